@@ -1,0 +1,2 @@
+//! Latency bench.
+fn main() {}

@@ -1,0 +1,64 @@
+//! How an execution ended, as a value. A program's fate is never an `Err`: that is kept for failures of ours.
+
+use std::time::Duration;
+
+/// What ended the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It exited by itself with this code.
+    Exited(i32),
+    /// A signal killed it that we did not send; the number, see signal(7).
+    Signalled(i32),
+    /// It was killed at its deadline.
+    TimedOut,
+    /// It was killed because the execution used up its memory.
+    OutOfMemory,
+    /// It was killed because its caller did not want it any more.
+    Cancelled,
+}
+
+/// What the program used: its own processes, none of ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// User and system time of all its processes.
+    pub cpu_time: Duration,
+    /// Most memory in use at one time, bytes.
+    pub peak_memory_bytes: u64,
+    /// Bytes fetched from storage (`read_bytes` of proc_pid_io(5)).
+    pub io_read_bytes: u64,
+    /// Bytes sent to storage (`write_bytes` of proc_pid_io(5)).
+    pub io_write_bytes: u64,
+}
+
+/// One captured stream: what was kept and what was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The first bytes, at most the limit's.
+    pub kept: Vec<u8>,
+    /// Bytes written in all.
+    pub total: u64,
+}
+
+impl Captured {
+    /// Whether more was written than kept.
+    pub fn truncated(&self) -> bool {
+        self.total > self.kept.len() as u64
+    }
+}
+
+/// How it ended, what it wrote and what it used.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What ended it.
+    pub end: End,
+    /// Standard output.
+    pub stdout: Captured,
+    /// Standard error.
+    pub stderr: Captured,
+    /// What came over the result descriptor.
+    pub result: Captured,
+    /// What it used.
+    pub usage: Usage,
+    /// Wall-clock time from the program's start until nothing of it was alive.
+    pub duration: Duration,
+}

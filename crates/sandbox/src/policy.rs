@@ -1,0 +1,52 @@
+//! What one execution may see and use. Plain data: adapters turn a [`Policy`] into their own plan and
+//! never look anywhere else, so that what a program was allowed can be read off one value.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the program may use. Every bound counts all processes of the execution together, unless said otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Wall-clock time from the program's start to its forced end.
+    pub timeout: Duration,
+    /// Memory in bytes, `/tmp` and `/dev/shm` included.
+    pub memory_bytes: u64,
+    /// CPU time per wall-clock time; 1.5 is one core and a half.
+    pub cpu_cores: f64,
+    /// Processes and threads.
+    pub processes: u32,
+    /// Size of one file in bytes (`RLIMIT_FSIZE`, setrlimit(2)).
+    pub file_size_bytes: u64,
+    /// Bytes kept of each of stdout and stderr; the rest is drained and counted.
+    pub output_bytes: u64,
+}
+
+/// The user and group on the host that the program's processes belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Host user id. Never 0 and never the service's own where the service is root.
+    pub uid: u32,
+    /// Host group id.
+    pub gid: u32,
+}
+
+/// A folder of the host that the program sees read-only under the same path.
+pub type ReadOnlyFolder = PathBuf;
+
+/// Everything an adapter needs to build a sandbox for one execution.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Name of the execution's cgroup and of its log lines; of the characters `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// Switch to this identity before anything of the sandbox is set up; `None` keeps the service's own
+    /// (only possible, and only right, where the service is not root).
+    pub identity: Option<Identity>,
+    /// The opened workspace folder. It is bound by descriptor, so that nobody can swap it by name.
+    pub workspace: Arc<OwnedFd>,
+    /// Folders beside `/usr` that hold interpreters.
+    pub read_only: Vec<ReadOnlyFolder>,
+    /// What it may use.
+    pub limits: Limits,
+}
