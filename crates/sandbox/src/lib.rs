@@ -1,1 +1,39 @@
-//! Run one program in isolation.
+//! Run one program in isolation: a [`policy::Policy`] becomes a [`running::Prepared`] sandbox, a
+//! [`running::Program`] in it becomes an [`outcome::Outcome`]. Knows no HTTP, no language, no control plane.
+//!
+//! A binary that uses this library calls [`dispatch`] first thing in `main`: the library re-executes the
+//! binary as its launcher and as the init of each sandbox.
+
+#![deny(unsafe_code)]
+
+pub mod bubblewrap;
+pub mod capture;
+pub mod channel;
+pub mod error;
+pub mod filter;
+mod init;
+mod isolation;
+mod launcher;
+pub mod limits;
+pub mod outcome;
+pub mod policy;
+pub mod prepare;
+pub mod running;
+#[allow(unsafe_code)]
+pub mod sys;
+mod unisolated;
+
+pub use isolation::Isolation;
+pub use launcher::Launcher;
+
+/// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process
+/// is the program's own. To be called before anything else, while there is one thread.
+pub fn dispatch(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Option<i32> {
+    let mut arguments = arguments.into_iter().skip(1);
+    let (first, second) = (arguments.next(), arguments.next());
+    match first.as_deref().and_then(|word| word.to_str()) {
+        Some(launcher::LAUNCHER_ARGUMENT) if second.is_none() => Some(launcher::main()),
+        Some(init::INIT_ARGUMENT) if second.is_none() => Some(init::main()),
+        _ => None,
+    }
+}

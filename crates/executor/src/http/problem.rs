@@ -1,0 +1,184 @@
+//! Errors as callers see them: one shape, one table, the solution a thing to do. What went wrong inside is in the log
+//! under the request's id and never in the answer.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::admission::request::Violation;
+
+/// Seconds after which to try again when there was no room.
+const RETRY_AFTER: &str = "1";
+
+/// A request that was not executed, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Problem {
+    /// The request breaks the rules in these places.
+    Validation(Vec<Violation>),
+    /// No token, or another one.
+    Unauthorized,
+    /// From a web page of somebody else.
+    ForbiddenOrigin,
+    /// To a name that is not ours.
+    ForbiddenHost,
+    /// No such path.
+    NotFound,
+    /// The path has other methods.
+    MethodNotAllowed,
+    /// The client stopped sending.
+    RequestTimeout,
+    /// The body is too large; the most that is allowed.
+    PayloadTooLarge(u64),
+    /// A body in an encoding that is not read.
+    UnsupportedMediaType,
+    /// All slots and all places to wait are taken.
+    QueueFull,
+    /// The service is going down.
+    ShuttingDown,
+    /// The sandbox could not be set up; what is wrong in the words of the documents.
+    IsolationUnavailable(String),
+    /// There is no room on the disk.
+    InsufficientStorage,
+    /// Our fault; the log knows more.
+    Internal,
+}
+
+/// Status, code, description and solution of a problem.
+struct Row(StatusCode, &'static str, &'static str, &'static str);
+
+impl Problem {
+    fn row(&self) -> Row {
+        use StatusCode as S;
+        match self {
+            Self::Validation(_) => Row(
+                S::BAD_REQUEST,
+                "ValidationError",
+                "The request is not valid",
+                "Correct the fields named in error_detail and send the request again",
+            ),
+            Self::Unauthorized => Row(
+                S::UNAUTHORIZED,
+                "Unauthorized",
+                "A token is needed",
+                "Send the header `Authorization: Bearer <token>` with the value of EXECUTOR_API_TOKEN",
+            ),
+            Self::ForbiddenOrigin => Row(
+                S::FORBIDDEN,
+                "ForbiddenOrigin",
+                "Requests from this origin are not accepted",
+                "Add the web page's origin to ALLOWED_ORIGINS",
+            ),
+            Self::ForbiddenHost => Row(
+                S::FORBIDDEN,
+                "ForbiddenHost",
+                "Requests to this host name are not accepted",
+                "Address the service as localhost or 127.0.0.1, add the name to ALLOWED_HOSTS, or set EXECUTOR_API_TOKEN",
+            ),
+            Self::NotFound => Row(S::NOT_FOUND, "NotFound", "There is nothing here", "GET / lists what there is"),
+            Self::MethodNotAllowed => Row(
+                S::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "This path does not have that method",
+                "Use a method that the Allow header names",
+            ),
+            Self::RequestTimeout => Row(
+                S::REQUEST_TIMEOUT,
+                "RequestTimeout",
+                "The request's body did not come in time",
+                "Send the body without pauses; check the network in between",
+            ),
+            Self::PayloadTooLarge(_) => Row(
+                S::PAYLOAD_TOO_LARGE,
+                "PayloadTooLarge",
+                "The request's body is too large",
+                "Send less, or raise MAX_BODY_BYTES",
+            ),
+            Self::UnsupportedMediaType => Row(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "UnsupportedMediaType",
+                "The request's body is encoded in a way that is not read here",
+                "Send plain JSON without a Content-Encoding",
+            ),
+            Self::QueueFull => Row(
+                S::SERVICE_UNAVAILABLE,
+                "QueueFull",
+                "Too many executions are running and waiting",
+                "Try again later, or raise MAX_CONCURRENT_EXECUTIONS or MAX_QUEUED_EXECUTIONS",
+            ),
+            Self::ShuttingDown => Row(
+                S::SERVICE_UNAVAILABLE,
+                "ShuttingDown",
+                "The service is shutting down",
+                "Send the request again once the service is back, or to another instance",
+            ),
+            Self::IsolationUnavailable(_) => Row(
+                S::SERVICE_UNAVAILABLE,
+                "IsolationUnavailable",
+                "Code can't be run in isolation here at the moment",
+                "Run `sandbox-executor doctor` on the service's machine: it names the cause and the fix",
+            ),
+            Self::InsufficientStorage => Row(
+                S::INSUFFICIENT_STORAGE,
+                "InsufficientStorage",
+                "There is no room left for workspaces",
+                "Make room on the disk that holds WORKSPACE_PATH: remove old sessions there or move it to a larger disk",
+            ),
+            Self::Internal => Row(
+                S::INTERNAL_SERVER_ERROR,
+                "InternalError",
+                "Something went wrong inside the service",
+                "Look for the request_id in the service's log; run `sandbox-executor doctor` on its machine",
+            ),
+        }
+    }
+
+    fn detail(&self) -> Value {
+        match self {
+            Self::Validation(violations) => json!(violations),
+            Self::PayloadTooLarge(most) => json!(format!("at most {most} bytes are allowed")),
+            Self::IsolationUnavailable(reason) => json!(reason),
+            _ => Value::Null,
+        }
+    }
+
+    /// Whether the rest of the connection can't be made sense of after this.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::RequestTimeout | Self::PayloadTooLarge(_))
+    }
+}
+
+#[derive(Serialize)]
+struct Body {
+    error_code: String,
+    description: &'static str,
+    error_detail: Value,
+    solution: &'static str,
+    request_id: String,
+}
+
+/// A problem with the id of the request that had it.
+#[derive(Debug)]
+pub struct Answer(pub Problem, pub String);
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let Self(problem, request_id) = self;
+        let Row(status, code, description, solution) = problem.row();
+        let error_code = format!("Executor.{code}");
+        let body = Body { error_code, description, error_detail: problem.detail(), solution, request_id };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if problem.ends_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,3 @@
+//! What an operator sees of the service while it runs.
+
+pub mod log;

@@ -1,0 +1,134 @@
+//! Which interpreter runs a language, and what of the host it needs to see.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::language::Language;
+
+/// An interpreter of this host that was run once to see what it is.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    /// What it interprets.
+    pub language: Language,
+    /// The program.
+    pub path: PathBuf,
+    /// Its version, for example `3.11.2`.
+    pub version: String,
+    /// Folders outside `/usr` that it needs.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Why a language can't be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum NotUsable {
+    /// None of the standard places has it.
+    #[error("no {0} interpreter in {1}: install it, or name one with {2}")]
+    NotFound(&'static str, String, &'static str),
+    /// It is there but does not answer.
+    #[error("{path} does not run: {detail}")]
+    DoesNotRun {
+        /// The program.
+        path: PathBuf,
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl Language {
+    /// The setting that names its interpreter.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Python => "PYTHON_PATH",
+            Self::Javascript => "NODE_PATH_BIN",
+            Self::Shell => "SHELL_PATH",
+        }
+    }
+
+    /// Where it is looked for. Never in PATH: what a user's shell has there need not be visible in a sandbox.
+    fn places(self) -> &'static [&'static str] {
+        match self {
+            Self::Python => &["/usr/bin/python3", "/usr/local/bin/python3"],
+            Self::Javascript => &["/usr/bin/node", "/usr/local/bin/node", "/usr/bin/nodejs"],
+            Self::Shell => &["/usr/bin/bash", "/bin/bash", "/usr/local/bin/bash", "/bin/sh"],
+        }
+    }
+
+    /// Arguments that make it print its version, and below it the folders that it lives in.
+    fn question(self) -> &'static [&'static str] {
+        match self {
+            Self::Python => &["-I", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3]))); print(sys.prefix); print(sys.base_prefix)"],
+            Self::Javascript => &["-p", "process.versions.node"],
+            Self::Shell => &["-c", "echo ${BASH_VERSION:-unknown}"],
+        }
+    }
+}
+
+impl Interpreter {
+    /// Finds the language's interpreter and asks it for its version.
+    ///
+    /// # Errors
+    /// Not there, or it does not run.
+    pub fn find(language: Language, configured: Option<&Path>) -> Result<Self, NotUsable> {
+        let path = match configured {
+            Some(path) => path.to_owned(),
+            None => language.places().iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
+                NotUsable::NotFound(language.name(), language.places().join(", "), language.variable())
+            })?,
+        };
+        let fail = |detail: String| NotUsable::DoesNotRun { path: path.clone(), detail };
+        let answer = ask(&path, language.question()).map_err(|error| fail(error.to_string()))?;
+        let mut lines = answer.lines();
+        let version = lines.next().filter(|line| !line.is_empty()).ok_or_else(|| fail("it told no version".into()))?;
+        let version = version.split('(').next().unwrap_or(version).to_owned();
+        let real = std::fs::canonicalize(&path).map_err(|error| fail(error.to_string()))?;
+        // An installation has its libraries beside the folder of its program.
+        let home = real.parent().map(|bin| if bin.ends_with("bin") { bin.parent().unwrap_or(bin) } else { bin });
+        let link_home = path.parent().and_then(Path::parent);
+        let mut folders: Vec<PathBuf> = lines.map(PathBuf::from).chain([home, link_home].into_iter().flatten().map(Path::to_owned)).collect();
+        folders.sort();
+        folders.dedup();
+        folders.retain(|folder| folder.is_absolute() && folder.parent().is_some() && !folder.starts_with("/usr"));
+        let outer = folders.clone();
+        folders.retain(|folder| !outer.iter().any(|other| folder != other && folder.starts_with(other)));
+        Ok(Self { language, path, version, folders })
+    }
+
+    /// The folders for `PATH`, its own first when it is not a standard one.
+    pub fn search_path(&self) -> String {
+        const STANDARD: &str = "/usr/local/bin:/usr/bin:/bin";
+        match self.path.parent().and_then(Path::to_str) {
+            Some(own) if !STANDARD.split(':').any(|folder| folder == own) => format!("{own}:{STANDARD}"),
+            _ => STANDARD.to_owned(),
+        }
+    }
+}
+
+fn ask(path: &Path, question: &[&str]) -> io::Result<String> {
+    let output = Command::new(path).args(question).env_clear().stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(io::Error::other(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named_with_its_setting() {
+        let error = Interpreter::find(Language::Python, Some(Path::new("/nowhere/python3"))).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/python3"), "{error}");
+        let error = Interpreter::find(Language::Shell, Some(Path::new("/bin/false"))).unwrap_err();
+        assert!(error.to_string().contains("does not run"), "{error}");
+    }
+
+    #[test]
+    fn a_standard_interpreter_needs_no_folder_beside_usr() {
+        let shell = Interpreter::find(Language::Shell, None).unwrap();
+        assert!(shell.folders.iter().all(|folder| !folder.starts_with("/usr")));
+        assert_eq!(shell.search_path(), "/usr/local/bin:/usr/bin:/bin");
+    }
+}

@@ -1,0 +1,271 @@
+"""Loads the user's Python code, calls its handler and sends the return value.
+
+Runs inside the sandbox as the interpreter's script; how it talks to the service is specified in protocol.rs.
+It imports next to nothing: every module loaded here is paid for by each execution. What is expensive (json with
+its regular expressions, traceback, asyncio, inspect) is loaded when it is needed.
+"""
+
+import os
+import sys
+
+NAME = "main.py"
+RESULT_FD, REQUEST_FD = 3, 4
+MAX_RETURN_BYTES = 10 * 1024 * 1024
+MAX_TRACEBACK = 256 * 1024
+
+
+def read_request():
+    """The header, the code and the event's text."""
+    size = os.fstat(REQUEST_FD).st_size
+    data, offset = bytearray(), 0
+    while offset < size:
+        data += os.pread(REQUEST_FD, size - offset, offset)
+        offset = len(data)
+    os.close(REQUEST_FD)
+    if data[:4] != b"SBX1":
+        raise SystemExit("the request is damaged")
+    sections, offset = [], 4
+    for _ in range(3):
+        end = offset + 4 + int.from_bytes(data[offset : offset + 4], "little")
+        sections.append(data[offset + 4 : end].decode())
+        offset = end
+    return parse_json(sections[0]), sections[1], sections[2]
+
+
+def parse_json(text):
+    """json.loads without importing json, which costs more than the parsing."""
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text)
+
+    class Context:
+        strict = True
+        object_hook = object_pairs_hook = parse_constant = None
+        parse_float, parse_int = float, int
+        memo = {}
+
+    # The event passes with all its digits; the interpreter's guard against long ones is for the user's code.
+    limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else None
+    if limit is not None:
+        sys.set_int_max_str_digits(0)
+    try:
+        return make_scanner(Context)(text.strip(" \t\r\n"), 0)[0]
+    finally:
+        if limit is not None:
+            sys.set_int_max_str_digits(limit)
+
+
+def to_json(value):
+    """Strict JSON as bytes; raises what json.dumps would raise."""
+
+    def unknown(item):
+        raise TypeError(f"Object of type {type(item).__name__} is not JSON serializable")
+
+    try:
+        from _json import encode_basestring, make_encoder
+
+        encode = make_encoder({}, unknown, encode_basestring, None, ": ", ", ", False, False, False)
+    except (ImportError, TypeError):
+        import json
+
+        encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=unknown)
+        return encoder.encode(value).encode()
+    return "".join(encode(value, 0)).encode()
+
+
+class Channel:
+    """The result channel, out of reach of code that closes or writes low descriptors."""
+
+    def __init__(self):
+        self.fd = os.dup2(RESULT_FD, 1000, inheritable=False)
+        os.close(RESULT_FD)
+        self.owner = os.getpid()
+
+    def send(self, kind, payload):
+        """Sends a frame, from the process that was started, not from one that it forked."""
+        if os.getpid() != self.owner:
+            return
+        data = memoryview(b"SBXR" + kind + len(payload).to_bytes(4, "little") + payload)
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+        except OSError:
+            pass  # The user's code closed it; the service sees that nothing came.
+
+    def send_error(self, kind, name, message, traceback=None):
+        """Sends an error frame, and makes sure that it can be sent whatever the texts hold."""
+        fields = {"kind": kind, "name": name, "message": message, "traceback": traceback}
+        clean = {
+            key: text if text is None else text.encode("utf-8", "replace").decode()[-MAX_TRACEBACK:]
+            for key, text in fields.items()
+        }
+        self.send(b"E", to_json(clean))
+
+
+class Context:
+    """What AWS Lambda gives a handler as its second argument."""
+
+    def __init__(self, header):
+        self.aws_request_id = header["execution_id"]
+        self.function_name = header["function_name"]
+        self._deadline_ns = int(header["deadline_ns"])
+
+    def get_remaining_time_in_millis(self):
+        """Milliseconds until the execution is stopped."""
+        import time
+
+        return max(0, (self._deadline_ns - time.monotonic_ns()) // 1_000_000)
+
+
+class Loader:
+    """Lets tracebacks and inspect show lines of code that is in no file."""
+
+    def __init__(self, code):
+        self._code = code
+
+    def get_source(self, name):
+        """The code, for the module that it is."""
+        return self._code if name == "__main__" else None
+
+
+def make_main(code):
+    """A fresh __main__ module for the user's code."""
+    module = type(sys)("__main__")
+    folder = os.getcwd()
+    module.__file__ = os.path.join(folder, NAME)
+    module.__loader__ = Loader(code)
+    module.__builtins__ = __builtins__
+    sys.modules["__main__"] = module
+    sys.argv[:] = [NAME]
+    sys.path[0] = folder
+    return module
+
+
+def takes_context(handler):
+    """Whether to call handler(event, context) or handler(event)."""
+    function = handler
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    bound = getattr(function, "__self__", None) is not None
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & 0x04) or code.co_argcount - bound >= 2
+    import inspect
+
+    try:
+        inspect.signature(handler).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def call(handler, event, context):
+    """The handler's value; an awaitable one is awaited."""
+    value = handler(event, context) if takes_context(handler) else handler(event)
+    if hasattr(value, "__await__"):
+        import asyncio
+
+        async def wait(awaitable):
+            return await awaitable
+
+        value = asyncio.run(value if asyncio.iscoroutine(value) else wait(value))
+    return value
+
+
+def user_traceback(error):
+    """The error's traceback from the first line of the user's code on: what called that is of no interest."""
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_code.co_filename != NAME:
+        step = step.tb_next
+    return step
+
+
+def report_exception(channel, error, code):
+    """Prints an uncaught exception as the interpreter would, and sends it."""
+    import linecache
+    import traceback
+
+    linecache.cache[NAME] = (len(code), None, code.splitlines(True), NAME)
+    error.__traceback__ = user_traceback(error)
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception:  # An exception whose own __str__ fails in an unforeseen way.
+        text = f"{type(error).__name__}\n"
+    try:
+        message = str(error)
+    except Exception:
+        message = "<the exception's message could not be made>"
+    channel.send_error("exception", type(error).__name__, message, text)
+    if sys.excepthook is sys.__excepthook__:
+        write_stderr(text)
+    else:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
+def write_stderr(text):
+    """Writes what is for the user to read; that nobody can read it is no failure."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        pass
+
+
+def flush():
+    """Flushes output while a failure can still be dealt with: one at the interpreter's end changes the exit code."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError):
+            setattr(sys, name, None)
+
+
+def run():
+    """Runs the user's code; returns the exit code, or lets a SystemExit of the user's through."""
+    channel = Channel()
+    header, code, event_text = read_request()
+    mode = header["mode"]
+    try:
+        namespace = make_main(code).__dict__
+        event = parse_json(event_text)
+        del event_text
+        exec(compile(code, NAME, "exec", dont_inherit=True), namespace)
+        handler = namespace.get("handler")
+        if mode == "script" or (mode == "auto" and not callable(handler)):
+            flush()
+            return 0
+        if not callable(handler):
+            message = "the code defines no handler: write `def handler(event):` or `def handler(event, context):`"
+            channel.send_error("handler_missing", "HandlerMissing", message)
+            write_stderr(message + "\n")
+            return 1
+        value = call(handler, event, Context(header))
+    except SystemExit:
+        flush()
+        raise
+    except BaseException as error:
+        flush()
+        report_exception(channel, error, code)
+        return 1
+    flush()
+    try:
+        payload = to_json(value)
+        if len(payload) > MAX_RETURN_BYTES:
+            raise ValueError(
+                f"the return value is {len(payload)} bytes as JSON; at most {MAX_RETURN_BYTES} are allowed"
+            )
+    except BaseException as error:
+        message = f"the return value can't be sent as JSON: {error}"
+        if isinstance(error, RecursionError):
+            message = "the return value can't be sent as JSON: it is nested too deeply"
+        channel.send_error("return_value", type(error).__name__, message)
+        write_stderr(message + "\n")
+        return 1
+    channel.send(b"R", payload)
+    return 0
+
+
+sys.exit(run())

@@ -1,0 +1,172 @@
+//! What an execution's end means: status, exit code, return value and error as the caller sees them.
+//!
+//! Exit code, signal, deadline and memory come from the kernel; the program's own word counts only for its return value
+//! and for what it raised.
+
+use sandbox::outcome::{End, Outcome};
+use sandbox::policy::Limits;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::language::Language;
+use crate::protocol::{self, Reported, ReportedKind, Returned};
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Exit code 0.
+    Completed,
+    /// It failed by itself or against a limit.
+    Failed,
+    /// It was stopped at its deadline.
+    Timeout,
+    /// It was stopped because nobody wanted it any more.
+    Cancelled,
+}
+
+/// What kind of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // The names are the wire format's.
+pub enum Kind {
+    Exception,
+    Exit,
+    Signal,
+    Timeout,
+    OutOfMemory,
+    HandlerMissing,
+    ReturnValue,
+    Cancelled,
+}
+
+/// Why it did not complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// What kind.
+    pub kind: Kind,
+    /// The exception's class, where there is one.
+    pub name: Option<String>,
+    /// What happened.
+    pub message: String,
+    /// Where, in the user's code.
+    pub traceback: Option<String>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Verdict {
+    /// How it went.
+    pub status: Status,
+    /// The program's own; none when it was killed.
+    pub exit_code: Option<i32>,
+    /// Name of the signal that ended it, when we did not send it.
+    pub signal: Option<&'static str>,
+    /// What it returned.
+    pub return_value: Option<Box<RawValue>>,
+    /// Why it did not complete.
+    pub error: Option<Failure>,
+}
+
+impl Verdict {
+    /// Judges an outcome.
+    pub fn new(language: Language, outcome: &Outcome, limits: &Limits) -> Self {
+        let killed = |status, kind, message: String| Self {
+            status,
+            exit_code: None,
+            signal: None,
+            return_value: None,
+            error: Some(Failure { kind, name: None, message, traceback: None }),
+        };
+        match outcome.end {
+            End::Exited(code) => Self::exited(code, returned(language, outcome)),
+            End::Signalled(number) => {
+                let name = signal_name(number);
+                Self { signal: Some(name), ..killed(Status::Failed, Kind::Signal, signal_message(number, limits)) }
+            }
+            End::TimedOut => {
+                let message = format!("Execution timeout (limit: {} s)", limits.timeout.as_secs());
+                killed(Status::Timeout, Kind::Timeout, message)
+            }
+            End::OutOfMemory => killed(
+                Status::Failed,
+                Kind::OutOfMemory,
+                format!(
+                    "Out of memory: the execution used its limit of {} MB (most in use: {} MB); raise MAX_MEMORY_MB or use less",
+                    mebibytes(limits.memory_bytes),
+                    mebibytes(outcome.usage.peak_memory_bytes)
+                ),
+            ),
+            End::Cancelled => killed(Status::Cancelled, Kind::Cancelled, "Execution cancelled".into()),
+        }
+    }
+
+    fn exited(code: i32, returned: Returned) -> Self {
+        let mut verdict =
+            Self { status: Status::Completed, exit_code: Some(code), signal: None, return_value: None, error: None };
+        let failure = |kind, name, message, traceback| Some(Failure { kind, name, message, traceback });
+        verdict.error = match returned {
+            Returned::Damaged(why) => {
+                verdict.exit_code = Some(1);
+                failure(Kind::ReturnValue, None, why, None)
+            }
+            Returned::Error(Reported { kind, name, message, traceback }) => {
+                verdict.exit_code = Some(if code == 0 { 1 } else { code });
+                failure(kind.into(), name, message, traceback)
+            }
+            Returned::Value(value) => {
+                verdict.return_value = Some(value);
+                None
+            }
+            Returned::Nothing => None,
+        };
+        if verdict.error.is_none() && code != 0 {
+            verdict.error = failure(Kind::Exit, None, format!("The program exited with code {code}"), None);
+        }
+        if verdict.error.is_some() {
+            verdict.status = Status::Failed;
+        }
+        verdict
+    }
+}
+
+impl From<ReportedKind> for Kind {
+    fn from(kind: ReportedKind) -> Self {
+        match kind {
+            ReportedKind::Exception => Self::Exception,
+            ReportedKind::HandlerMissing => Self::HandlerMissing,
+            ReportedKind::ReturnValue => Self::ReturnValue,
+        }
+    }
+}
+
+fn returned(language: Language, outcome: &Outcome) -> Returned {
+    let (bytes, total) = (&outcome.result.kept, outcome.result.total);
+    match language {
+        Language::Shell => protocol::plain_result(bytes, total),
+        Language::Python | Language::Javascript => protocol::result(bytes, total),
+    }
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1024 * 1024)
+}
+
+fn signal_message(number: i32, limits: &Limits) -> String {
+    let name = signal_name(number);
+    match name {
+        "SIGXFSZ" => format!("Killed by {name}: a file grew over {} MB (MAX_FILE_SIZE_MB)", mebibytes(limits.file_size_bytes)),
+        _ => format!("Killed by signal {name}"),
+    }
+}
+
+/// The signal's name (signal(7)).
+pub fn signal_name(number: i32) -> &'static str {
+    const NAMES: [&str; 32] = [
+        "SIG0", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
+        "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
+        "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR",
+        "SIGSYS",
+    ];
+    usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("SIGRT")
+}

@@ -1,0 +1,177 @@
+//! A policy as bubblewrap arguments (bwrap(1)): a pure function, so that what a sandbox is made of can be read and is
+//! held by snapshots.
+
+use std::path::{Path, PathBuf};
+
+use crate::init::{Access, CONTROL_FD, EXECUTABLE_FD, INIT_ARGUMENT};
+use crate::launcher::DATA_FD;
+use crate::policy::Policy;
+
+/// User and group id of the program as it sees itself.
+const INNER_ID: u32 = 1000;
+/// Room for files of ours: the code and the event of a shell execution, a bootstrap.
+const FILES_BYTES: u64 = 192 * 1024 * 1024;
+/// The workspace inside.
+pub const WORKSPACE: &str = "/workspace";
+/// The folder for files of ours inside.
+pub const FILES: &str = "/run";
+
+/// What of the host's files a sandbox is made from; looked up once (see [`HostFiles::look`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFiles {
+    /// Entries of `/` beside `/usr` that programs need: a link with its target, or a folder.
+    pub roots: Vec<(String, Option<String>)>,
+    /// What of `/etc` is shown, of [`SHOWN_IN_ETC`].
+    pub etc: Vec<String>,
+    /// What of `/proc` is hidden, of [`HIDDEN_IN_PROC`]; whether it is a folder.
+    pub proc_masks: Vec<(String, bool)>,
+}
+
+/// Configuration that programs read and that tells nothing about the host but its software.
+const SHOWN_IN_ETC: &[&str] = &[
+    "/etc/alternatives",      // Debian's links to awk, editors, …
+    "/etc/ld.so.cache",       // where libraries are
+    "/etc/localtime",         // the host's time zone
+    "/etc/mime.types",        // Python's mimetypes
+    "/etc/ssl/certs",         // CA certificates: reading them is not having a network
+    "/etc/ssl/openssl.cnf",   // OpenSSL complains without
+    "/etc/ca-certificates",   // targets of links in the former
+    "/etc/pki/tls/certs",     // the same on Fedora
+];
+
+/// Kernel files that inform about the host or that only an administrator needs.
+const HIDDEN_IN_PROC: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+];
+
+/// Made read-only: `/proc/sys` and its like are writable for whoever is root somewhere.
+const READ_ONLY_IN_PROC: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Devices that programs need; nothing to talk to a terminal, a disk or the kernel with.
+const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
+
+/// Generated files of `/etc`, in the order of the descriptors from [`DATA_FD`] + 1 up.
+pub const GENERATED: &[(&str, &str)] = &[
+    (
+        "/etc/passwd",
+        "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
+    ("/etc/group", "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"),
+    ("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
+    ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+];
+
+impl HostFiles {
+    /// Looks at this host.
+    pub fn look() -> Self {
+        let there = |paths: &[&str]| paths.iter().filter(|path| Path::new(path).exists()).map(|path| (*path).to_owned()).collect();
+        let roots = ["/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin"]
+            .iter()
+            .filter(|root| Path::new(root).exists())
+            .map(|root| {
+                let link = std::fs::read_link(root).ok().and_then(|target| target.into_os_string().into_string().ok());
+                ((*root).to_owned(), link)
+            })
+            .collect();
+        let masks: Vec<String> = there(HIDDEN_IN_PROC);
+        let proc_masks = masks.into_iter().map(|path| (path.clone(), Path::new(&path).is_dir())).collect();
+        Self { roots, etc: there(SHOWN_IN_ETC), proc_masks }
+    }
+}
+
+/// What goes on bubblewrap's command line: the arguments proper come by descriptor, so that nothing shows in `/proc/1/cmdline`.
+pub fn command(bwrap: &Path) -> Vec<String> {
+    let executable = format!("/proc/self/fd/{EXECUTABLE_FD}");
+    let bwrap = bwrap.to_string_lossy();
+    [&bwrap, "--args", &DATA_FD.to_string(), "--", &executable, INIT_ARGUMENT].map(str::to_owned).to_vec()
+}
+
+/// The arguments proper. `workspace` is the path under which bubblewrap finds the workspace.
+pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str) -> Vec<String> {
+    let mut argv = Vec::new();
+    let mut push = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
+    let id = INNER_ID.to_string();
+    let memory = policy.limits.memory_bytes.to_string();
+
+    // Every namespace there is; a user namespace without fail, and none below it.
+    push(&["--unshare-all", "--unshare-user", "--disable-userns", "--uid", &id, "--gid", &id, "--hostname", "sandbox"]);
+    // Our init is pid 1, in a session of its own, without capabilities or environment, and dies with its parent.
+    push(&["--as-pid-1", "--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"]);
+
+    push(&["--ro-bind", "/usr", "/usr"]);
+    for (path, link) in &host.roots {
+        match link {
+            Some(target) => push(&["--symlink", target, path]),
+            None => push(&["--ro-bind", path, path]),
+        }
+    }
+    for path in &host.etc {
+        push(&["--ro-bind", path, path]);
+    }
+    for (index, (path, _)) in GENERATED.iter().enumerate() {
+        push(&["--ro-bind-data", &(DATA_FD + 1 + index as i32).to_string(), path]);
+    }
+    for path in policy.read_only.iter().map(|path| path.to_string_lossy()) {
+        push(&["--ro-bind", &path, &path]);
+    }
+
+    push(&["--proc", "/proc"]);
+    for path in READ_ONLY_IN_PROC {
+        push(&["--ro-bind-try", path, path]);
+    }
+    for (path, is_folder) in &host.proc_masks {
+        if *is_folder {
+            push(&["--size", "4096", "--tmpfs", path, "--remount-ro", path]);
+        } else {
+            push(&["--ro-bind", "/dev/null", path]);
+        }
+    }
+
+    push(&["--size", "65536", "--tmpfs", "/dev"]);
+    for path in DEVICES {
+        push(&["--dev-bind", path, path]);
+    }
+    for (target, path) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        push(&["--symlink", target, path]);
+    }
+    push(&["--perms", "1777", "--size", &memory, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]);
+    push(&["--perms", "1777", "--size", &memory, "--tmpfs", "/tmp"]);
+    push(&["--perms", "0755", "--size", &FILES_BYTES.to_string(), "--tmpfs", FILES]);
+    push(&["--bind", workspace, WORKSPACE, "--chdir", WORKSPACE, "--remount-ro", "/"]);
+    argv
+}
+
+/// What Landlock lets the program reach in this sandbox.
+pub fn access(read_only: &[PathBuf], host: &HostFiles) -> Access {
+    let folders = host.roots.iter().filter(|(_, link)| link.is_none()).map(|(path, _)| path.clone());
+    let interpreters = read_only.iter().map(|path| path.to_string_lossy().into_owned());
+    Access {
+        executable: ["/usr".to_owned()].into_iter().chain(folders).chain(interpreters).collect(),
+        writable: [WORKSPACE, "/tmp"].map(str::to_owned).to_vec(),
+        writable_noexec: vec!["/dev/shm".to_owned()],
+        devices: DEVICES.iter().map(|path| (*path).to_owned()).collect(),
+    }
+}
+
+/// The descriptor that the init answers on is part of the command line's contract with it.
+const _: () = assert!(CONTROL_FD < EXECUTABLE_FD && EXECUTABLE_FD < DATA_FD);

@@ -1,0 +1,112 @@
+//! The bubblewrap adapter: namespaces and mounts by bwrap(1), the rest by our own init inside.
+//!
+//! As root, bubblewrap itself would be root's: it maps the inner user to its own, so the launcher becomes the execution's
+//! host uid before it executes bubblewrap, after binding the workspace by descriptor to a place that this uid can reach,
+//! wherever the workspace lies. Its environment is empty (`/proc/1/environ` would show it) and it is never setuid.
+
+mod argv;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::channel;
+use crate::error::{SandboxError, Stage};
+use crate::policy::Policy;
+use crate::prepare::{self, Construction, Ground};
+use crate::running::{Layout, Prepared};
+use argv::HostFiles;
+
+/// Where bubblewrap is looked for.
+const PLACES: &[&str] = &["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
+/// The first version with `--disable-userns`.
+const OLDEST: (u32, u32, u32) = (0, 8, 0);
+/// Folders of every Linux that a sandbox shows nothing of: the first that is there is where the workspace is bound for
+/// bubblewrap to find (in a mount namespace of its own).
+const STAGING: &[&str] = &["/mnt", "/media", "/srv", "/opt", "/var"];
+
+/// An installed bubblewrap that is recent enough.
+#[derive(Debug, Clone)]
+pub struct Bubblewrap {
+    path: PathBuf,
+    version: String,
+    host: HostFiles,
+    staging: PathBuf,
+}
+
+impl Bubblewrap {
+    /// Finds it and asks for its version. That it works here is for a probe to show.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Namespaces`]: not installed, too old, setuid, or no place to bind the workspace.
+    pub fn find() -> Result<Self, SandboxError> {
+        let unusable = |detail: String| SandboxError::new(Stage::Namespaces, detail);
+        let path = PLACES.iter().map(Path::new).find(|path| path.is_file()).ok_or_else(|| {
+            unusable("bwrap not available: Bubblewrap (bwrap) is not installed (apt-get install bubblewrap)".into())
+        })?;
+        let metadata = std::fs::metadata(path).map_err(|error| SandboxError::io(Stage::Namespaces, "bwrap", error))?;
+        if metadata.permissions().mode() & 0o4000 != 0 {
+            return Err(unusable(format!("{} is setuid, which makes every bug in it one of root's: chmod u-s it", path.display())));
+        }
+        if metadata.uid() != 0 && rustix::process::geteuid().is_root() {
+            return Err(unusable(format!("{} does not belong to root", path.display())));
+        }
+        let output = Command::new(path).arg("--version").env_clear().output();
+        let output = output.map_err(|error| SandboxError::io(Stage::Namespaces, "bwrap --version", error))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.trim().strip_prefix("bubblewrap ").unwrap_or_default().to_owned();
+        if parse_version(&version).is_none_or(|version| version < OLDEST) {
+            return Err(unusable(format!("bubblewrap 0.8.0 or newer is needed, {} says {:?}", path.display(), text.trim())));
+        }
+        let staging = STAGING
+            .iter()
+            .map(PathBuf::from)
+            .find(|folder| folder.is_dir())
+            .ok_or_else(|| unusable(format!("none of the folders {} is there", STAGING.join(", "))))?;
+        Ok(Self { path: path.into(), version, host: HostFiles::look(), staging })
+    }
+
+    /// For example `0.8.0`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Builds a sandbox.
+    ///
+    /// # Errors
+    /// As of [`SandboxError`]; what bubblewrap said is in the detail.
+    pub async fn prepare(&self, ground: &Ground, policy: &Policy) -> Result<Prepared, SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Launch, "arguments for bubblewrap", error);
+        // Where the service has no identity to change it also has no privilege to bind, and no folder that bubblewrap could not reach.
+        let bind_workspace_at = policy.identity.map(|_| self.staging.clone());
+        let workspace = match &bind_workspace_at {
+            Some(staging) => staging.to_string_lossy().into_owned(),
+            None => prepare::path_of(&policy.workspace)?,
+        };
+        let mut arguments = Vec::new();
+        for argument in argv::arguments(policy, &self.host, &workspace) {
+            arguments.extend_from_slice(argument.as_bytes());
+            arguments.push(0);
+        }
+        let mut data: Vec<OwnedFd> = vec![channel::sealed("arguments", &[&arguments]).map_err(failed)?];
+        for (path, content) in argv::GENERATED {
+            data.push(channel::sealed(path, &[content.as_bytes()]).map_err(failed)?);
+        }
+        let construction = Construction {
+            argv: argv::command(&self.path),
+            data,
+            bind_workspace_at,
+            layout: Layout { workspace: argv::WORKSPACE.into(), files: argv::FILES.into() },
+            access: Some(argv::access(&policy.read_only, &self.host)),
+            memory_folders: ["/tmp", "/dev/shm"].map(str::to_owned).to_vec(),
+            folders: None,
+        };
+        prepare::prepare(ground, policy, construction).await
+    }
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = text.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)))
+}

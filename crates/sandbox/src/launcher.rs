@@ -1,0 +1,258 @@
+//! The launcher: a small process of one thread that forks what sandboxes are made of.
+//!
+//! The service has many threads, and a forked child of such a process must not run ordinary code. So the service
+//! re-executes itself once, early; this process takes orders over a [`channel`](crate::channel), forks, prepares
+//! the child (its own mount namespace with the workspace bound by descriptor, then the execution's host identity)
+//! and executes bubblewrap. It also is the parent whose death ends every sandbox: when the service goes, the
+//! channel ends, the launcher leaves, and PR_SET_PDEATHSIG takes the rest (PR_SET_PDEATHSIG(2const)).
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use crate::channel::{self, AsyncChannel};
+use crate::error::{SandboxError, Stage};
+use crate::init::{EXECUTABLE_FD, Failure, HIGH_FD, Report};
+use crate::policy::Identity;
+use crate::sys;
+
+/// First argument of a process that is to be a launcher.
+pub const LAUNCHER_ARGUMENT: &str = "launcher";
+/// First number of the descriptors in [`SpawnFds::data`].
+pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
+
+/// What to start. Beside it travel, in this order: the pipe for its stderr, the workspace folder, and what becomes
+/// descriptors 3 (its end of the control channel), 4 (our executable), 5, … (data).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spawn {
+    /// Program and arguments; the first is an absolute path.
+    pub argv: Vec<String>,
+    /// Host uid and gid to become before the program starts.
+    pub identity: Option<(u32, u32)>,
+    /// Bind the workspace here in a mount namespace of the child's own, first.
+    pub bind_workspace_at: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Spawned {
+    Child,
+    Failed(i32),
+}
+
+/// The launcher as the service sees it. Cheap to clone; starts the process anew when it has died.
+#[derive(Clone)]
+pub struct Launcher {
+    /// Our own executable, sealed in memory: nothing in a sandbox can write to it, and it can be executed from
+    /// there whatever the permissions of the folder that the binary lies in.
+    executable: Arc<OwnedFd>,
+    channel: Arc<Mutex<Option<AsyncChannel>>>,
+}
+
+/// The descriptors a launched process gets.
+pub struct SpawnFds<'a> {
+    /// Its end of the control channel.
+    pub control: BorrowedFd<'a>,
+    /// Where its stderr goes.
+    pub stderr: BorrowedFd<'a>,
+    /// The workspace folder.
+    pub workspace: BorrowedFd<'a>,
+    /// Files it reads, from [`DATA_FD`] up.
+    pub data: &'a [OwnedFd],
+}
+
+impl Launcher {
+    /// Copies the running executable into memory and starts the launcher process.
+    ///
+    /// # Errors
+    /// When the executable can't be read or the process can't be started.
+    pub fn start() -> io::Result<Self> {
+        let executable = channel::sealed("sandbox-executor", &[&std::fs::read("/proc/self/exe")?])?;
+        let channel = start_process()?;
+        Ok(Self { executable: Arc::new(executable), channel: Arc::new(Mutex::new(Some(channel))) })
+    }
+
+    /// Forks and executes; returns the new process's pidfd. That it could not become what was asked for is
+    /// reported over its control channel.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Launch`] when the launcher can't be reached or can't fork.
+    pub async fn spawn(&self, spawn: &Spawn, fds: SpawnFds<'_>) -> Result<OwnedFd, SandboxError> {
+        let failed = |source| SandboxError::io(Stage::Launch, "the launcher process did not answer", source);
+        let mut channel = self.channel.lock().await;
+        for last_try in [false, true] {
+            if channel.is_none() {
+                *channel = Some(start_process().map_err(failed)?);
+            }
+            let Some(connected) = channel.as_ref() else { continue };
+            match self.request(connected, spawn, &fds).await {
+                Ok(pidfd) => return Ok(pidfd),
+                // A launcher that died is replaced once; its sandboxes died with it.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !last_try => *channel = None,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(failed(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    async fn request(&self, channel: &AsyncChannel, spawn: &Spawn, fds: &SpawnFds<'_>) -> io::Result<OwnedFd> {
+        let mut all = vec![fds.stderr, fds.workspace, fds.control, self.executable.as_fd()];
+        all.extend(fds.data.iter().map(AsFd::as_fd));
+        channel.send(spawn, &all).await?;
+        let answer = channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::BrokenPipe)?;
+        match (answer.message, answer.fds.into_iter().next()) {
+            (Spawned::Child, Some(pidfd)) => Ok(pidfd),
+            (Spawned::Failed(errno), _) => Err(io::Error::from_raw_os_error(errno)),
+            (Spawned::Child, None) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn start_process() -> io::Result<AsyncChannel> {
+    let (ours, theirs) = channel::pair()?;
+    Command::new("/proc/self/exe")
+        .arg(LAUNCHER_ARGUMENT)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()?;
+    AsyncChannel::new(ours)
+}
+
+/// The launcher process itself; its channel is standard input. Returns its exit code.
+pub fn main() -> i32 {
+    match serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("launcher: {error}");
+            1
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    // A terminal's Ctrl-C must reach the service alone, which then ends its executions in order.
+    rustix::process::setsid().ok();
+    let channel = sys::inherited_fd(0).ok_or(io::ErrorKind::NotConnected)?;
+    // Never a descriptor that whoever started the service left open.
+    sys::close_on_exec_from(3)?;
+    let children = sys::child_signal_fd()?;
+    loop {
+        let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
+        match rustix::event::poll(&mut waiting, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (order, ended) = (!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty());
+        if ended {
+            rustix::io::read(&children, &mut [0u8; 128]).ok();
+            while let sys::Reaped::Child(..) = sys::reap(false) {}
+        }
+        if order {
+            let Some(packet) = channel::receive::<Spawn>(channel.as_fd())? else { return Ok(()) };
+            match launch(&packet.message, &packet.fds) {
+                Ok(pidfd) => channel::send(channel.as_fd(), &Spawned::Child, &[pidfd.as_fd()])?,
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    channel::send(channel.as_fd(), &Spawned::Failed(errno), &[])?;
+                }
+            }
+        }
+    }
+}
+
+fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
+    let [stderr, workspace, placed @ ..] = fds else {
+        return Err(io::Error::from_raw_os_error(libc::EPROTO));
+    };
+    match sys::fork()? {
+        sys::Forked::Parent(pid) => {
+            let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+        }
+        sys::Forked::Child => {
+            // A copy above all numbers that are about to be filled.
+            if let Some(control) = placed.first().and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD).ok()) {
+                let failure = become_program(spawn, stderr, workspace, placed);
+                channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
+            }
+            sys::exit_now(125)
+        }
+    }
+}
+
+/// Turns the forked child into the program; returns only what went wrong.
+fn become_program(spawn: &Spawn, stderr: &OwnedFd, workspace: &OwnedFd, placed: &[OwnedFd]) -> Failure {
+    let stage = |stage: &str, error: io::Error| Failure::new(stage, error);
+    let parent = std::os::unix::process::parent_id();
+    if let Some(target) = &spawn.bind_workspace_at
+        && let Err(error) = bind_workspace(workspace, target)
+    {
+        return stage("bind-workspace", error);
+    }
+    if let Some((uid, gid)) = spawn.identity
+        && let Err(error) = sys::become_user(uid, gid)
+    {
+        return stage("identity", error);
+    }
+    // After the change of user, which clears it.
+    if let Err(error) = die_with(parent) {
+        return stage("parent-death-signal", error);
+    }
+    let strings = |list: &[String]| list.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
+    let Ok(argv) = strings(&spawn.argv) else {
+        return stage("arguments", io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    if let Err(error) = place_descriptors(stderr, placed) {
+        return stage("descriptors", error);
+    }
+    sys::reset_signals();
+    stage("execute", sys::execve(&argv[0], &argv, &[]))
+}
+
+/// Standard input and output from and to nowhere, stderr to its pipe, the rest from 3 up; everything above closes at exec.
+fn place_descriptors(stderr: &OwnedFd, placed: &[OwnedFd]) -> io::Result<()> {
+    let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
+    // First all out of the way of the numbers that are to be filled.
+    let high = [&null, &null, stderr]
+        .into_iter()
+        .chain(placed)
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (number, fd) in high.iter().enumerate() {
+        sys::place_fd(fd.as_raw_fd(), number as i32)?;
+    }
+    sys::close_on_exec_from(high.len() as i32)
+}
+
+/// Binds the folder behind the descriptor: what was opened and checked is what is bound, whoever renames things meanwhile.
+fn bind_workspace(workspace: &OwnedFd, target: &Path) -> io::Result<()> {
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    sys::unshare_mounts()?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount_bind(format!("/proc/self/fd/{}", workspace.as_raw_fd()), target)?;
+    Ok(())
+}
+
+/// Dies when the parent does; at once if it is gone already.
+///
+/// # Errors
+/// prctl(2)'s own, `ESRCH` when the parent is gone.
+pub(crate) fn die_with(parent: u32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+}
+
+/// The identity as it crosses the channel.
+pub(crate) fn ids(identity: Option<Identity>) -> Option<(u32, u32)> {
+    identity.map(|identity| (identity.uid, identity.gid))
+}

@@ -1,0 +1,265 @@
+//! Limits that the kernel enforces: cgroups for an execution as a whole, rlimits for each of its processes.
+//!
+//! [`Cgroups`] finds out once, at the start of the service, what it can really use; every execution then gets a
+//! [`Cgroup`] of its own, `<group of the service>/sandbox-executor-<instance>/<execution>`. Both versions of the kernel
+//! interface do the same things under different names: what goes into which file is a pure plan (`cgroup_v1`,
+//! `cgroup_v2`), carried out by one short interpreter (`group`). A limit that cannot be enforced is named, with the
+//! reason ([`Cgroups::unavailable`]); whether to go on without it is the caller's decision.
+//!
+//! The group is on the path of each execution, so it costs few system calls: groups are made and written relative to
+//! one open folder per hierarchy. See [`Cgroup::attach`] for the one step that can take long, and how to avoid it.
+
+mod cgroup_v1;
+mod cgroup_v2;
+mod detect;
+mod file;
+mod group;
+mod hierarchy;
+mod oom;
+mod rlimit;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use group::{Cgroup, CgroupUsage, enter};
+pub use oom::OomWatch;
+pub use rlimit::Rlimits;
+
+use crate::policy::Limits;
+use detect::{Detected, Plan};
+use hierarchy::{Controller, Hierarchy};
+
+/// Beginning of the name of an instance's group.
+const GROUP_PREFIX: &str = "sandbox-executor-";
+/// Version 2: where the service itself is, in the instance's group.
+const SERVICE_GROUP: &str = "service";
+/// The group of the test at the start, in the instance's group.
+const PROBE_GROUP: &str = "probe";
+
+/// The period over which the share of CPU is measured, microseconds: the kernel's own default, 100 ms. An execution
+/// that needs less CPU time than `cpu_cores` × 100 ms, as most do, is then never held up at all; a period of 20 ms would
+/// stop it after a fifth of that. The price is paid by long ones with more threads than cores granted: they can stand
+/// still for up to a period at a time. The total they get is the same.
+const CPU_PERIOD_US: u64 = 100_000;
+/// The kernel refuses less (Documentation/scheduler/sched-bwc.rst).
+const MIN_CPU_QUOTA_US: u64 = 1_000;
+/// Beyond any machine, within what the kernel accepts.
+const MAX_CPU_QUOTA_US: u64 = 10_000 * CPU_PERIOD_US;
+
+/// How long [`Cgroups::sweep`] waits for killed processes to be gone.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// CPU time per period in microseconds.
+fn cpu_quota_us(cores: f64) -> u64 {
+    // A float converts with saturation, and what is no number becomes 0.
+    ((cores * CPU_PERIOD_US as f64).round() as u64).clamp(MIN_CPU_QUOTA_US, MAX_CPU_QUOTA_US)
+}
+
+/// The program's processes and the sandbox's init, which is in the group too.
+fn processes_with_init(limits: &Limits) -> u64 {
+    u64::from(limits.processes) + 1
+}
+
+/// Version of the kernel's cgroup interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    fn plan(self) -> Plan {
+        match self {
+            Version::V1 => cgroup_v1::plan,
+            Version::V2 => cgroup_v2::plan,
+        }
+    }
+}
+
+/// What this process can do with cgroups. Cheap to clone: the clones share their open folders.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    version: Version,
+    /// Without those that are of no use.
+    hierarchies: Vec<Hierarchy>,
+    unavailable: Vec<String>,
+}
+
+impl Shared {
+    fn with(&self, controller: Controller) -> Option<&Hierarchy> {
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.has(controller))
+    }
+}
+
+impl Cgroups {
+    /// Finds the controllers memory, pids, cpu (and cpuacct in version 1) that this process can use, by making a group
+    /// below its own and writing limits into it. `instance` tells several services on one host apart: a short hex
+    /// string. Never fails: what cannot be used is in [`Cgroups::unavailable`].
+    ///
+    /// Version 2 is used if it gives this process the memory controller, or if there is nothing else. Then the service
+    /// may have to move itself, with all its threads, into the leaf `sandbox-executor-<instance>/service`
+    /// (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint"). So call this at the start, before
+    /// any child process exists: a child would be in the way.
+    ///
+    /// Version 1 makes the instance's group below the process's own group, or at the top of the mount if only that is
+    /// possible (Documentation/admin-guide/cgroup-v1/cgroups.rst).
+    ///
+    /// Blocks for some milliseconds.
+    pub fn detect(instance: &str) -> Cgroups {
+        let nothing = |why: String| Detected {
+            hierarchies: Vec::new(),
+            unavailable: vec![why],
+        };
+        let read = |path: &str| {
+            std::fs::read_to_string(path).map_err(|error| {
+                format!("No limits by cgroups: reading {path} failed: {error}; mount /proc")
+            })
+        };
+        let (version, detected) = match (read("/proc/self/mountinfo"), read("/proc/self/cgroup")) {
+            _ if !valid_name(instance) => (
+                Version::V2,
+                nothing(format!(
+                    "No limits by cgroups: {instance:?} can't be part of a group's name"
+                )),
+            ),
+            (Ok(mountinfo), Ok(own)) => detect_in(instance, &mountinfo, &own),
+            (Err(why), _) | (_, Err(why)) => (Version::V2, nothing(why)),
+        };
+        let Detected {
+            hierarchies,
+            unavailable,
+        } = detected;
+        Cgroups {
+            shared: Arc::new(Shared {
+                version,
+                hierarchies,
+                unavailable,
+            }),
+        }
+    }
+
+    /// Whether the memory of an execution is limited as a whole.
+    pub fn memory(&self) -> bool {
+        self.shared.with(Controller::Memory).is_some()
+    }
+
+    /// Whether the number of its processes and threads is limited.
+    pub fn pids(&self) -> bool {
+        self.shared.with(Controller::Pids).is_some()
+    }
+
+    /// Whether its share of CPU is limited.
+    pub fn cpu(&self) -> bool {
+        self.shared.with(Controller::Cpu).is_some()
+    }
+
+    /// Version of the kernel's interface in use, 1 or 2; `None` if nothing can be used.
+    pub fn version(&self) -> Option<u8> {
+        let number = match self.shared.version {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        };
+        (!self.shared.hierarchies.is_empty()).then_some(number)
+    }
+
+    /// One sentence for each thing that cannot be enforced or counted: what, the file and the error that show it, and
+    /// what to do about it. Empty if all is well.
+    pub fn unavailable(&self) -> Vec<String> {
+        self.shared.unavailable.clone()
+    }
+
+    /// Removes the groups that an earlier service of this instance left behind when it was killed, and kills the
+    /// processes still in them. Call it at the start, before the first [`Cgroups::create`]: it ends every execution of
+    /// this instance. Returns how many groups were removed; 0 if there was nothing to do.
+    ///
+    /// Blocks; for each group at most some seconds.
+    ///
+    /// # Errors
+    /// The last failure, after everything else was tried: `TimedOut` if processes of a group do not die, or the
+    /// error of reading or removing a group.
+    pub fn sweep(&self) -> io::Result<usize> {
+        let mut names = std::collections::BTreeSet::new();
+        let mut swept = Ok(());
+        for hierarchy in &self.shared.hierarchies {
+            match hierarchy.groups() {
+                Ok(groups) => names.extend(groups.into_iter().filter(|name| name != SERVICE_GROUP)),
+                Err(error) => {
+                    swept = Err(file::during(
+                        format!("listing {}", hierarchy.path.display()),
+                        &error,
+                    ))
+                }
+            }
+        }
+        let mut count = 0;
+        for name in names {
+            let group = Cgroup::existing(Arc::clone(&self.shared), name);
+            match group
+                .kill_until(Instant::now() + SWEEP_PATIENCE)
+                .and_then(|()| group.remove())
+            {
+                Ok(()) => count += 1,
+                Err(error) => swept = Err(error),
+            }
+        }
+        swept.map(|()| count)
+    }
+
+    /// Makes the group of one execution and writes its limits. `name` consists of `[A-Za-z0-9._-]`, at most 128
+    /// characters, and is of no other execution at the time. Where nothing can be used the group is an empty value that
+    /// does nothing.
+    ///
+    /// - memory: `memory_bytes`, no swap (`memory.limit_in_bytes` and `memory.memsw.limit_in_bytes`; `memory.max` and
+    ///   `memory.swap.max`); in version 2 an execution out of memory is killed as a whole (`memory.oom.group`)
+    /// - processes and threads: `processes` and one for the sandbox's init (`pids.max`)
+    /// - CPU: `cpu_cores`, at least 0.01, over periods of 100 ms (`cpu.cfs_quota_us`, `cpu.max`)
+    ///
+    /// Documentation/admin-guide/cgroup-v1/{memory,pids}.rst, Documentation/admin-guide/cgroup-v2.rst.
+    ///
+    /// # Errors
+    /// `InvalidInput` for the name, `AlreadyExists` if there is such a group, or the error of making or writing it;
+    /// nothing of it is left then.
+    pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
+        if !valid_name(name) || [SERVICE_GROUP, PROBE_GROUP].contains(&name) {
+            let problem =
+                format!("{name:?} can't be the name of a cgroup: use 1 to 128 of [A-Za-z0-9._-]");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        Cgroup::create(Arc::clone(&self.shared), name, limits)
+    }
+
+    /// Removes the instance's own groups where they are empty: for the end of the service, after the last execution.
+    /// Best effort; what stays is an empty group, which the next start of the instance uses again.
+    pub fn close(self) {
+        for hierarchy in &self.shared.hierarchies {
+            hierarchy.close();
+        }
+    }
+}
+
+fn detect_in(instance: &str, mountinfo: &str, own: &str) -> (Version, Detected) {
+    let mounts = hierarchy::mounts(mountinfo);
+    let group = format!("{GROUP_PREFIX}{instance}");
+    if cgroup_v2::in_use(&mounts, own) {
+        (Version::V2, cgroup_v2::detect(&group, &mounts, own))
+    } else {
+        (Version::V1, cgroup_v1::detect(&group, &mounts, own))
+    }
+}
+
+fn valid_name(name: &str) -> bool {
+    let characters = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    characters && (1..=128).contains(&name.len()) && name != "." && name != ".."
+}

@@ -1,0 +1,492 @@
+//! Tests on the real kernel. What this host does not allow is skipped with a line that says why.
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use super::hierarchy::{Controller, Hierarchy, mounts, own_group};
+use super::*;
+
+pub(super) fn limits() -> Limits {
+    Limits {
+        timeout: Duration::from_secs(10),
+        memory_bytes: 64 << 20,
+        cpu_cores: 1.5,
+        processes: 32,
+        file_size_bytes: 10 << 20,
+        output_bytes: 1 << 20,
+    }
+}
+
+/// An instance of its own for each test: they run side by side.
+fn instance() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "{:x}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// Cgroups of version 1 with all controllers, or a line that says why not. Version 2 is not detected here: that would
+/// move the test's own process.
+fn all_of_v1() -> Option<Cgroups> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    if cgroup_v2::in_use(&mounts(&mountinfo), &own) {
+        eprintln!("SKIPPED: this host uses version 2 of cgroups");
+        return None;
+    }
+    let cgroups = Cgroups::detect(&instance());
+    if !(cgroups.memory() && cgroups.pids() && cgroups.cpu()) {
+        eprintln!("SKIPPED: {:?}", cgroups.unavailable());
+        return None;
+    }
+    assert_eq!(cgroups.version(), Some(1));
+    Some(cgroups)
+}
+
+/// A group in the unified hierarchy, without any controller; or a line that says why not.
+pub(super) fn unified_group(child: &str) -> Option<Hierarchy> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let made = mounts(&mountinfo)
+        .iter()
+        .filter(|mount| mount.is_v2)
+        .find_map(|mount| mount.directory(own_group(&own, None)?))
+        .ok_or_else(|| io::Error::other("no cgroup2 mount"))
+        .and_then(|own| {
+            Hierarchy::open(
+                own.join(format!("{GROUP_PREFIX}{}", instance())),
+                Vec::new(),
+            )
+        })
+        .and_then(|hierarchy| hierarchy.make(child).map(|()| hierarchy));
+    made.inspect_err(|error| eprintln!("SKIPPED: no group of version 2 can be made: {error}"))
+        .ok()
+}
+
+/// A shell that waits for a line before it runs `script`, so that it can be attached first.
+fn held(script: &str) -> Child {
+    Command::new("sh")
+        .args(["-c", &format!("read -r line; {script}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh")
+}
+
+fn release(child: &mut Child) {
+    child
+        .stdin
+        .as_mut()
+        .expect("stdin")
+        .write_all(b"go\n")
+        .expect("a line");
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+fn read(group: &Cgroup, cgroups: &Cgroups, controller: Controller, file: &str) -> String {
+    let hierarchy = cgroups.shared.with(controller).expect("a hierarchy");
+    hierarchy
+        .read(group.name(), file)
+        .expect("a file")
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn the_share_of_cpu_stays_within_what_the_kernel_takes() {
+    assert_eq!(cpu_quota_us(1.0), 100_000);
+    assert_eq!(cpu_quota_us(0.0001), 1_000);
+    assert_eq!(cpu_quota_us(-1.0), 1_000);
+    assert_eq!(cpu_quota_us(f64::NAN), 1_000);
+    assert_eq!(cpu_quota_us(f64::INFINITY), 1_000_000_000);
+}
+
+#[test]
+fn a_name_is_one_plain_path_component() {
+    assert!(valid_name("exec-1_a.B"));
+    for name in ["", ".", "..", "a/b", "a b", "ä", "a\0", &"x".repeat(129)] {
+        assert!(!valid_name(name), "{name:?}");
+    }
+}
+
+#[test]
+fn an_instance_that_is_no_name_gets_nothing_and_a_reason() {
+    let cgroups = Cgroups::detect("../x");
+    assert_eq!(cgroups.version(), None);
+    assert_eq!(cgroups.unavailable().len(), 1);
+    let group = cgroups.create("a", &limits()).expect("an empty value");
+    assert_eq!(group.usage(), CgroupUsage::default());
+    assert!(!group.oom_killed() && group.oom_watch().is_none());
+    group.kill().expect("nothing to kill");
+    group.remove().expect("nothing to remove");
+    assert_eq!(cgroups.sweep().expect("nothing to sweep"), 0);
+}
+
+#[test]
+fn a_group_has_its_limits_and_leaves_nothing_behind() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups.create("one", &limits()).expect("a group");
+    assert_eq!(
+        read(
+            &group,
+            &cgroups,
+            Controller::Memory,
+            "memory.limit_in_bytes"
+        ),
+        "67108864"
+    );
+    assert_eq!(
+        read(&group, &cgroups, Controller::Memory, "memory.swappiness"),
+        "0"
+    );
+    assert_eq!(read(&group, &cgroups, Controller::Pids, "pids.max"), "33");
+    assert_eq!(
+        read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"),
+        "150000"
+    );
+    assert_eq!(
+        read(&group, &cgroups, Controller::Cpu, "cpu.cfs_period_us"),
+        "100000"
+    );
+    let again = cgroups.create("one", &limits()).expect_err("it exists");
+    assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    let reserved = cgroups
+        .create(SERVICE_GROUP, &limits())
+        .expect_err("reserved");
+    assert_eq!(reserved.kind(), io::ErrorKind::InvalidInput);
+    group.remove().expect("removed");
+    drop(cgroups.create("two", &limits()).expect("a group"));
+    let paths: Vec<_> = cgroups
+        .shared
+        .hierarchies
+        .iter()
+        .map(|hierarchy| hierarchy.path.clone())
+        .collect();
+    assert!(
+        cgroups
+            .shared
+            .hierarchies
+            .iter()
+            .all(|hierarchy| hierarchy.groups().expect("a list").is_empty())
+    );
+    cgroups.close();
+    assert!(paths.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn a_tighter_share_of_cpu_above_is_no_failure() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let cpu = cgroups.shared.with(Controller::Cpu).expect("a hierarchy");
+    file::write_at(cpu.directory(), "cpu.cfs_quota_us", "50000").expect("half a core");
+    let group = cgroups.create("above", &limits()).expect("a group");
+    assert_eq!(
+        read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"),
+        "-1"
+    );
+    group.kill().expect("nothing to kill");
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn usage_counts_the_cpu_time_and_memory_of_what_was_attached() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups.create("usage", &limits()).expect("a group");
+    let mut child = held("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
+    group.attach(pid(&child)).expect("attached");
+    release(&mut child);
+    assert!(child.wait().expect("an end").success());
+    let usage = group.usage();
+    assert!(
+        usage
+            .cpu_time
+            .is_some_and(|time| time > Duration::from_millis(5)),
+        "{usage:?}"
+    );
+    assert!(
+        usage
+            .peak_memory_bytes
+            .is_some_and(|bytes| bytes > 4096 && bytes <= 64 << 20),
+        "{usage:?}"
+    );
+    assert!(!group.oom_killed());
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn a_thread_can_enter_by_itself_in_v1() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups.create("enter", &limits()).expect("a group");
+    let entrances = group.entrances().expect("entrances");
+    assert_eq!(entrances.len(), cgroups.shared.hierarchies.len());
+    assert!(group.directory().expect("none in v1").is_none());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            enter(&entrances).expect("entered");
+            let me = rustix::thread::gettid().as_raw_nonzero().to_string();
+            for controller in [Controller::Memory, Controller::Pids, Controller::Cpu] {
+                assert_eq!(read(&group, &cgroups, controller, "tasks"), me);
+            }
+        });
+    });
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn processes_are_bounded() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups
+        .create(
+            "pids",
+            &Limits {
+                processes: 3,
+                ..limits()
+            },
+        )
+        .expect("a group");
+    // sh and three more are processes + 1; the fifth is refused, which ends a shell with a failure.
+    let mut child = held("for n in 1 2 3 4 5 6; do sleep 20 & done; wait");
+    group.attach(pid(&child)).expect("attached");
+    release(&mut child);
+    let start = Instant::now();
+    assert!(!child.wait().expect("an end").success());
+    assert!(start.elapsed() < Duration::from_secs(10));
+    group.kill().expect("killed");
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn a_fork_bomb_is_killed_as_a_whole() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups
+        .create(
+            "bomb",
+            &Limits {
+                processes: 200,
+                cpu_cores: 0.5,
+                ..limits()
+            },
+        )
+        .expect("a group");
+    let mut child = held("bomb() { bomb & bomb & sleep 30; }; bomb");
+    group.attach(pid(&child)).expect("attached");
+    release(&mut child);
+    std::thread::sleep(Duration::from_millis(300));
+    // The dead ones are this test's children only in part: init reaps the others.
+    let reaper = std::thread::spawn(move || child.wait());
+    group.kill().expect("killed");
+    assert_eq!(read(&group, &cgroups, Controller::Pids, "cgroup.procs"), "");
+    reaper.join().expect("a thread").expect("an end");
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn sweep_ends_what_a_killed_service_left() {
+    let Some(cgroups) = all_of_v1() else { return };
+    assert_eq!(cgroups.sweep().expect("nothing there"), 0);
+    let mut child = held("sleep 30");
+    let mut group = cgroups.create("left", &limits()).expect("a group");
+    group.attach(pid(&child)).expect("attached");
+    // As if the service had no time to do anything.
+    group.forget();
+    let reaper = std::thread::spawn(move || child.wait());
+    assert_eq!(cgroups.sweep().expect("swept"), 1);
+    assert!(!reaper.join().expect("a thread").expect("an end").success());
+    assert_eq!(cgroups.sweep().expect("nothing left"), 0);
+    cgroups.close();
+}
+
+#[test]
+fn a_group_with_a_process_is_not_removed() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups.create("busy", &limits()).expect("a group");
+    let mut child = held("sleep 30");
+    group.attach(pid(&child)).expect("attached");
+    assert_eq!(
+        group.remove().expect_err("busy").kind(),
+        io::ErrorKind::ResourceBusy
+    );
+    let group = Cgroup::existing(Arc::clone(&cgroups.shared), "busy".to_owned());
+    let reaper = std::thread::spawn(move || child.wait());
+    group.kill().expect("killed");
+    reaper.join().expect("a thread").expect("an end");
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn attach_of_nobody_is_an_error() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups.create("nobody", &limits()).expect("a group");
+    let mut child = Command::new("true").spawn().expect("true");
+    let gone = pid(&child);
+    child.wait().expect("an end");
+    let error = group.attach(gone).expect_err("no such process");
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::SRCH.raw_os_error())
+    );
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[tokio::test]
+async fn a_kill_for_want_of_memory_is_told() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let group = cgroups.create("oom", &limits()).expect("a group");
+    let watch = group.oom_watch().expect("a watch");
+    assert!(watch.has_event(), "this kernel took no eventfd");
+    let mut child = held("exec python3 -I -S -c 'x = bytearray(200 << 20)'");
+    group.attach(pid(&child)).expect("attached");
+    let quiet = tokio::time::timeout(Duration::from_millis(600), watch.wait()).await;
+    assert!(quiet.is_err(), "nothing happened yet");
+    release(&mut child);
+    let reaper = std::thread::spawn(move || (child.wait(), Instant::now()));
+    tokio::time::timeout(Duration::from_secs(20), watch.wait())
+        .await
+        .expect("told");
+    let told = Instant::now();
+    let (status, ended) = reaper.join().expect("a thread");
+    let late = told.saturating_duration_since(ended);
+    eprintln!(
+        "told {late:?} after the end, {:?} before it",
+        ended.saturating_duration_since(told)
+    );
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status.expect("an end")),
+        Some(9)
+    );
+    assert!(group.oom_killed());
+    watch.wait().await;
+    // Swap would let it have more.
+    assert!(
+        group
+            .usage()
+            .peak_memory_bytes
+            .is_some_and(|bytes| bytes <= 64 << 20)
+    );
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+#[test]
+fn a_v2_group_is_made_entered_read_killed_and_removed() {
+    let Some(hierarchy) = unified_group("unused") else {
+        return;
+    };
+    hierarchy.unmake("unused").expect("rmdir");
+    let shared = Shared {
+        version: Version::V2,
+        hierarchies: vec![hierarchy],
+        unavailable: Vec::new(),
+    };
+    let cgroups = Cgroups {
+        shared: Arc::new(shared),
+    };
+    let group = cgroups.create("two", &limits()).expect("a group");
+    assert!(group.directory().expect("a folder").is_some());
+    let mut child = held("i=0; while :; do i=$((i+1)); done");
+    group.attach(pid(&child)).expect("attached");
+    release(&mut child);
+    std::thread::sleep(Duration::from_millis(100));
+    let reaper = std::thread::spawn(move || child.wait());
+    group.kill().expect("killed");
+    reaper.join().expect("a thread").expect("an end");
+    assert!(
+        group
+            .usage()
+            .cpu_time
+            .is_some_and(|time| time > Duration::from_millis(5))
+    );
+    group.remove().expect("removed");
+    cgroups.close();
+}
+
+/// Not a test of right or wrong: prints medians. `cargo test -- --ignored --nocapture latency_of_each_step`.
+#[test]
+#[ignore = "a measurement"]
+fn latency_of_each_step() {
+    let Some(cgroups) = all_of_v1() else { return };
+    let mut steps: Vec<(&str, Vec<Duration>)> = [
+        "create",
+        "entrances",
+        "enter",
+        "attach",
+        "oom_watch",
+        "usage",
+        "oom_killed",
+        "kill (empty)",
+        "remove",
+    ]
+    .map(|step| (step, Vec::new()))
+    .into();
+    for round in 0..200 {
+        let mut taken = Vec::new();
+        let mut start = Instant::now();
+        let group = cgroups
+            .create(&format!("round-{round}"), &limits())
+            .expect("a group");
+        let mut lap = |start: &mut Instant| {
+            taken.push(start.elapsed());
+            *start = Instant::now();
+        };
+        lap(&mut start);
+        let entrances = group.entrances().expect("entrances");
+        lap(&mut start);
+        let entered = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let start = Instant::now();
+                enter(&entrances).expect("entered");
+                start.elapsed()
+            });
+            thread.join().expect("a thread")
+        });
+        let mut child = held("exit");
+        std::thread::sleep(Duration::from_millis(30));
+        start = Instant::now() - entered;
+        lap(&mut start);
+        group.attach(pid(&child)).expect("attached");
+        lap(&mut start);
+        release(&mut child);
+        child.wait().expect("an end");
+        start = Instant::now();
+        let watch = group.oom_watch();
+        lap(&mut start);
+        group.usage();
+        lap(&mut start);
+        group.oom_killed();
+        lap(&mut start);
+        group.kill().expect("empty");
+        lap(&mut start);
+        drop(watch);
+        start = Instant::now();
+        group.remove().expect("removed");
+        lap(&mut start);
+        for ((_, all), taken) in steps.iter_mut().zip(taken) {
+            all.push(taken);
+        }
+    }
+    for (step, all) in &mut steps {
+        all.sort();
+        eprintln!(
+            "{step}: median {:?}, 95 % {:?}, most {:?}",
+            all[100], all[190], all[199]
+        );
+    }
+    cgroups.close();
+}

@@ -1,0 +1,257 @@
+//! From a sandbox that stands to an [`Outcome`]: starts the program through the init, watches over deadline, memory and
+//! the caller's will, and answers only when nothing of the execution is alive.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::capture::{Capture, Chunk, Stream};
+use crate::channel::{self, AsyncChannel};
+use crate::error::{SandboxError, Stage};
+use crate::init::{Access, Ended, FileSpec, Order, ProgramSpec, Report};
+use crate::limits::Cgroup;
+use crate::limits::Rlimits;
+use crate::outcome::{End, Outcome, Usage};
+use crate::policy::Limits;
+
+/// How long an init has to kill and account for everything before it is killed itself.
+const KILL_GRACE: Duration = Duration::from_millis(80);
+/// How long the pipes may stay open once everything is dead; nothing can hold them, so this is a backstop.
+const DRAIN_GRACE: Duration = Duration::from_millis(200);
+
+/// A program to run, with paths as it will see them.
+pub struct Program {
+    /// Program and arguments; the first is an absolute path.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Folder below the workspace to start in, made where absent; empty for the workspace itself.
+    pub working_directory: String,
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// What the program gets as descriptors 4, 5, … (3 is the result channel).
+    pub descriptors: Vec<OwnedFd>,
+    /// Files to lay into the sandbox's own folder, outside the workspace: name and content.
+    pub files: Vec<(String, OwnedFd)>,
+    /// Most bytes kept of what comes over the result channel.
+    pub result_bytes: u64,
+    /// Whether the program survives `RLIMIT_DATA` when memory has to be bounded without a cgroup.
+    pub bears_rlimit: bool,
+}
+
+/// Where things are inside a sandbox.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The workspace.
+    pub workspace: String,
+    /// The folder for files of ours.
+    pub files: String,
+}
+
+/// A sandbox that stands: its init waits for the program.
+pub struct Prepared {
+    pub(crate) control: AsyncChannel,
+    pub(crate) tree: ProcessTree,
+    pub(crate) cgroup: Option<Cgroup>,
+    /// Whether the cgroup bounds memory; otherwise the init measures.
+    pub(crate) memory_enforced: bool,
+    pub(crate) limits: Limits,
+    pub(crate) layout: Layout,
+    pub(crate) access: Option<Access>,
+    pub(crate) memory_folders: Vec<String>,
+    /// Folders of the host that go with the sandbox.
+    pub(crate) _folders: Option<tempfile::TempDir>,
+}
+
+/// The two processes whose end is everybody's: the init, and the program that built its sandbox.
+pub(crate) struct ProcessTree {
+    pub(crate) init: AsyncFd<OwnedFd>,
+    pub(crate) builder: OwnedFd,
+}
+
+impl ProcessTree {
+    /// Kills the whole tree. Safe to repeat: a pidfd never means another process.
+    fn kill(&self) {
+        for fd in [self.init.get_ref().as_fd(), self.builder.as_fd()] {
+            rustix::process::pidfd_send_signal(fd, Signal::KILL).ok();
+        }
+    }
+
+    /// Until the init is dead, which the kernel lets happen only after everything else in its pid namespace is
+    /// (pid_namespaces(7)).
+    async fn dead(&self) -> io::Result<()> {
+        self.init.readable().await.map(drop)
+    }
+}
+
+impl Drop for ProcessTree {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Prepared {
+    /// Where things are inside.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Runs the program to its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
+    ///
+    /// Dropping the returned future kills everything.
+    ///
+    /// # Errors
+    /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
+    pub async fn run(
+        mut self,
+        program: Program,
+        live: Option<mpsc::Sender<Chunk>>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Outcome, SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Program, "the order to start could not be sent", error);
+        let keep = self.limits.output_bytes;
+        let watched_live = live.is_some();
+        let live_stdout = live.clone().map(|sender| (Stream::Stdout, sender));
+        let live_stderr = live.map(|sender| (Stream::Stderr, sender));
+        let (stdout, stdout_end) = Capture::start(keep, live_stdout).map_err(failed)?;
+        let (stderr, stderr_end) = Capture::start(keep, live_stderr).map_err(failed)?;
+        let (result, result_end) = Capture::start(program.result_bytes, None).map_err(failed)?;
+        let entrances = self.cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::entrances);
+        let entrances = entrances.map_err(|error| SandboxError::io(Stage::Limits, "opening the cgroup", error))?;
+        let spec = self.spec(&program, entrances.len());
+        let spec = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
+        let spec = channel::sealed("program", &[&spec]).map_err(failed)?;
+        let fds: Vec<BorrowedFd<'_>> = [&spec, &program.stdin, &stdout_end, &stderr_end, &result_end]
+            .into_iter()
+            .chain(&program.descriptors)
+            .chain(program.files.iter().map(|(_, content)| content))
+            .chain(&entrances)
+            .map(AsFd::as_fd)
+            .collect();
+        let started = Instant::now();
+        self.control.send(&Order::Start, &fds).await.map_err(failed)?;
+        drop((program, entrances, spec, stdout_end, stderr_end, result_end));
+
+        let (verdict, ended) = self.watch(started, cancelled).await?;
+        self.tree.dead().await.map_err(|error| SandboxError::io(Stage::Supervise, "waiting for the end", error))?;
+        let duration = started.elapsed();
+        let drained = async { tokio::join!(stdout.finish(), stderr.finish(), result.finish()) };
+        // A live reader may take its time with what is left.
+        let grace = if watched_live { Duration::MAX } else { DRAIN_GRACE };
+        let (stdout, stderr, result) = tokio::time::timeout(grace, drained)
+            .await
+            .map_err(|_| SandboxError::new(Stage::Supervise, "the output pipes stayed open after the end"))?;
+
+        let out_of_memory = ended.out_of_memory || self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
+        let end = match verdict {
+            Some(end) => end,
+            None if out_of_memory => End::OutOfMemory,
+            None => end_of(ended.status),
+        };
+        let usage = self.usage(&ended);
+        if let Some(cgroup) = self.cgroup.take() {
+            // Off the way of the answer: removing waits until the kernel has let go of the last process.
+            tokio::task::spawn_blocking(move || cgroup.remove());
+        }
+        Ok(Outcome { end, stdout, stderr, result, usage, duration })
+    }
+
+    /// Until the program has ended by itself (no verdict) or was killed for a reason of ours.
+    async fn watch(
+        &self,
+        started: Instant,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(Option<End>, Ended), SandboxError> {
+        let out_of_memory = async {
+            match self.cgroup.as_ref().and_then(Cgroup::oom_watch) {
+                Some(watch) => watch.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        let verdict = tokio::select! {
+            biased;
+            report = self.control.receive::<Report>() => return self.understand(report).map(|ended| (None, ended)),
+            () = tokio::time::sleep_until((started + self.limits.timeout).into()) => End::TimedOut,
+            () = out_of_memory => End::OutOfMemory,
+            () = cancelled => End::Cancelled,
+        };
+        self.control.send(&Order::Kill, &[]).await.ok();
+        let report = tokio::time::timeout(KILL_GRACE, self.control.receive::<Report>()).await;
+        self.tree.kill();
+        let ended = match report {
+            Ok(report) => self.understand(report).unwrap_or_default(),
+            Err(_late) => Ended::default(),
+        };
+        Ok((Some(verdict), ended))
+    }
+
+    fn understand(&self, report: io::Result<Option<channel::Packet<Report>>>) -> Result<Ended, SandboxError> {
+        match report.map(|packet| packet.map(|packet| packet.message)) {
+            Ok(Some(Report::Ended(ended))) => Ok(ended),
+            Ok(Some(Report::Failed(failure))) => Err(SandboxError::failure(Stage::Program, &failure)),
+            // The init itself was hit; as pid 1 it took everything with it.
+            _ if self.cgroup.as_ref().is_some_and(Cgroup::oom_killed) => {
+                Ok(Ended { out_of_memory: true, ..Ended::default() })
+            }
+            Ok(Some(Report::Ready) | None) => {
+                Err(SandboxError::new(Stage::Supervise, "the sandbox's first process ended unexpectedly"))
+            }
+            Err(error) => Err(SandboxError::io(Stage::Supervise, "the sandbox's first process is out of reach", error)),
+        }
+    }
+
+    fn spec(&self, program: &Program, cgroup_entrances: usize) -> ProgramSpec {
+        let data_bytes = (!self.memory_enforced && program.bears_rlimit).then_some(self.limits.memory_bytes);
+        let mut working_directory = self.layout.workspace.clone();
+        if !program.working_directory.is_empty() {
+            working_directory = format!("{working_directory}/{}", program.working_directory);
+        }
+        let file = |(name, _): &(String, OwnedFd)| FileSpec { path: format!("{}/{name}", self.layout.files) };
+        ProgramSpec {
+            argv: program.argv.clone(),
+            env: program.env.clone(),
+            working_directory,
+            descriptors: 4 + program.descriptors.len(),
+            files: program.files.iter().map(file).collect(),
+            rlimits: Rlimits::for_limits(&self.limits, data_bytes),
+            cgroup_entrances,
+            access: self.access.clone(),
+            memory_folders: self.memory_folders.clone(),
+            sampled_memory_bytes: (!self.memory_enforced).then_some(self.limits.memory_bytes),
+        }
+    }
+
+    /// The group's own numbers where there is a group; the init's where not.
+    fn usage(&self, ended: &Ended) -> Usage {
+        let group = self.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
+        Usage {
+            cpu_time: group.cpu_time.unwrap_or(Duration::from_micros(ended.cpu_us)),
+            peak_memory_bytes: group.peak_memory_bytes.unwrap_or(ended.peak_memory_bytes),
+            io_read_bytes: ended.io_read_bytes,
+            io_write_bytes: ended.io_write_bytes,
+        }
+    }
+}
+
+/// From a wait status (wait(2)).
+fn end_of(status: i32) -> End {
+    let signal = status & 0x7f;
+    if signal == 0 { End::Exited(status >> 8 & 0xff) } else { End::Signalled(signal) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_status_is_an_exit_code_or_a_signal() {
+        assert_eq!(end_of(0), End::Exited(0));
+        assert_eq!(end_of(3 << 8), End::Exited(3));
+        assert_eq!(end_of(libc::SIGKILL), End::Signalled(libc::SIGKILL));
+        assert_eq!(end_of(libc::SIGSEGV | 0x80), End::Signalled(libc::SIGSEGV));
+    }
+}

@@ -1,0 +1,224 @@
+//! The only unsafe code of the project: system calls that no safe crate offers, each behind a function that
+//! a caller cannot misuse without reading its doc. Everything else goes through rustix.
+//!
+//! [`fork`] may only be called by a process with one thread (the launcher, the init): between fork and exec
+//! the child runs ordinary code, which is sound only when no other thread can hold a lock (fork(2)).
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use crate::filter::seccomp::Instruction;
+
+/// Which side of a [`fork`] the caller is on.
+pub enum Forked {
+    /// The new process.
+    Child,
+    /// The old one; the new one's pid.
+    Parent(i32),
+}
+
+/// How many threads this process has, from `/proc/self/status`.
+fn thread_count() -> Option<usize> {
+    std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+}
+
+/// fork(2) for single-threaded processes.
+///
+/// # Errors
+/// The system call's own; `EINVAL` when the process has more than one thread.
+pub fn fork() -> io::Result<Forked> {
+    if thread_count().is_some_and(|count| count > 1) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: this process has one thread (checked above), so no lock can be held by another one and the
+    // child may go on running ordinary code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid)),
+    }
+}
+
+/// execve(2). Returns only when it failed.
+pub fn execve(path: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with a null pointer and point at NUL-terminated strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends the process at once, without running destructors or exit handlers (_exit(2)).
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes any value and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Takes ownership of a descriptor number that this process was started with; `None` if it is not open.
+///
+/// The caller must be the only one that ever takes this number.
+pub fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD only asks about the number.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: the descriptor is open, and by this function's contract nobody else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Makes descriptor `number` a duplicate of `fd` that stays open across exec (dup2(2)).
+///
+/// # Errors
+/// The system call's own.
+pub fn place_fd(fd: RawFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 touches only the descriptor table; the callers use it right before exec, on numbers that
+    // no OwnedFd of theirs holds.
+    check(unsafe { libc::dup2(fd, number) }).map(drop)
+}
+
+/// Marks every descriptor from `first` up close-on-exec (close_range(2), Linux 5.11).
+///
+/// # Errors
+/// The system call's own.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: sets a flag on descriptors, closes none.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    };
+    check(result as libc::c_int).map(drop)
+}
+
+/// Gives up every supplementary group and becomes `uid`:`gid` for good (setgroups(2), setresgid(2), setresuid(2)).
+/// For single-threaded processes: the raw calls change only the calling thread.
+///
+/// # Errors
+/// The first failing system call's own.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: setgroups reads no memory for a count of 0; the others take plain numbers.
+    unsafe {
+        check(libc::setgroups(0, std::ptr::null()))?;
+        check(libc::setresgid(gid, gid, gid))?;
+        check(libc::setresuid(uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Sets every signal to its default action and unblocks all: what a fresh program expects. (Rust ignores SIGPIPE
+/// and an ignored signal stays so across exec.)
+pub fn reset_signals() {
+    // SAFETY: sigaction with SIG_DFL and sigprocmask with an empty set install no code; numbers that cannot be
+    // changed (SIGKILL, SIGSTOP) just fail.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..=64 {
+            libc::sigaction(signal, &default, std::ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// A descriptor that becomes readable when a child has ended (signalfd(2) on SIGCHLD, which is blocked for the process).
+///
+/// # Errors
+/// The system call's own.
+pub fn child_signal_fd() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before use; signalfd returns a new descriptor or -1.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
+        let fd = check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// What [`reap`] found.
+pub enum Reaped {
+    /// This child ended with this wait status (wait(2)).
+    Child(i32, i32),
+    /// Children are there, none has ended.
+    NoneYet,
+    /// There is no child.
+    NoChild,
+}
+
+/// Collects one ended child (waitpid(2)); waits for it when `block` is set.
+pub fn reap(block: bool) -> Reaped {
+    let mut status = 0;
+    loop {
+        // SAFETY: status is a valid place for an int. __WALL also collects children made by clone without SIGCHLD.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::__WALL | if block { 0 } else { libc::WNOHANG }) };
+        match pid {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => continue,
+            -1 => return Reaped::NoChild,
+            0 => return Reaped::NoneYet,
+            pid => return Reaped::Child(pid, status),
+        }
+    }
+}
+
+/// CPU time in microseconds and the largest resident set in bytes of the children collected so far (getrusage(2)).
+pub fn children_usage() -> (u64, u64) {
+    // SAFETY: an all-zero rusage is valid, and getrusage fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    (micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+}
+
+/// Kills every process that this one may signal, itself excepted, and does so only in a pid namespace's init:
+/// elsewhere `kill(-1)` would reach far beyond the sandbox (kill(2)).
+pub fn kill_all_in_pid_namespace() {
+    if std::process::id() == 1 {
+        // SAFETY: sends a signal; as pid 1 the reach is this namespace.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
+/// Installs a seccomp filter on this thread, for it and all it starts (seccomp(2)); needs `no_new_privs`.
+///
+/// # Errors
+/// The system call's own.
+pub fn install_seccomp(program: &[Instruction]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+    // SAFETY: Instruction has the layout of struct sock_filter (repr(C), tested); the kernel copies `len` of them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    check(result as libc::c_int).map(drop)
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Gives this process a mount namespace of its own (unshare(2)).
+///
+/// # Errors
+/// The system call's own; `EPERM` without CAP_SYS_ADMIN.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: CLONE_NEWNS does not change the sharing of descriptors or memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
+}
+
+/// Registers a descriptor that is wholly ours with the async runtime, for these interests (epoll(7)).
+///
+/// # Errors
+/// The runtime's, for example for a descriptor that epoll can't watch.
+pub fn watch(fd: OwnedFd, interest: tokio::io::Interest) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd gives the same open descriptor for as long as it lives, and AsyncFd owns it from here on.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }?)
+}
