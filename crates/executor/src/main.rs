@@ -1,2 +1,63 @@
-//! The service.
-fn main() {}
+//! `sandbox-executor`: runs code that a model or a stranger wrote, isolated and limited, over HTTP or from a terminal.
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod cli;
+mod config;
+mod http;
+mod pipeline;
+mod state;
+mod telemetry;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use clap_complete::Shell;
+use config::Config;
+
+fn command() -> Command {
+    let shell = clap::Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell));
+    Command::new("sandbox-executor")
+        .about("Runs code in isolation, over HTTP or from the terminal")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(config::arguments())
+        .subcommand(Command::new("serve").about("The HTTP service (default)"))
+        .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
+        .subcommand(Command::new("completions").about("Completion for a shell").arg(shell))
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = sandbox::dispatch(std::env::args_os()) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(125));
+    }
+    let matches = command().get_matches();
+    match dispatch(&matches) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("sandbox-executor: {error:#}");
+            ExitCode::from(if error.is::<config::ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
+    if let Some(("completions", arguments)) = matches.subcommand() {
+        if let Some(shell) = arguments.get_one::<Shell>("shell") {
+            cli::completions::run(*shell, &mut command(), &mut std::io::stdout())?;
+        }
+        return Ok(0);
+    }
+    let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
+    let config = Config::load(inner, |name| std::env::var_os(name))?;
+    if let Some(("config", _)) = matches.subcommand() {
+        cli::config::run(&config)?;
+        return Ok(0);
+    }
+    let log = telemetry::log::init(&config.log_settings())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(cli::serve::run(config, log));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}

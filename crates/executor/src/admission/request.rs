@@ -233,10 +233,10 @@ impl<'a> Reader<'a> {
     fn event_and_timeout(&mut self, ceilings: &Ceilings) -> (Box<RawValue>, Duration) {
         let given = self.take("timeout").and_then(|value| self.timeout("timeout", value, ceilings));
         let timeout = given.unwrap_or(ceilings.default_timeout);
-        let Some(event) = self.take("event") else { return (RawValue::from_string_unchecked("{}"), timeout) };
+        let Some(event) = self.take("event") else { return (empty_object(), timeout) };
         let Ok(members) = serde_json::from_str::<Members<'_>>(event.get()) else {
             self.violation("event", "must be an object");
-            return (RawValue::from_string_unchecked("{}"), timeout);
+            return (empty_object(), timeout);
         };
         let inner = members.get("__timeout").and_then(|value| self.timeout("event.__timeout", value, ceilings));
         (event.to_owned(), inner.unwrap_or(timeout))
@@ -313,9 +313,10 @@ impl<'a> Reader<'a> {
         for (name, value) in entries {
             let range = |least: f64, most: f64| format!("must be from {least} to {most}, the service's own limit");
             let problem = match name.as_str() {
-                "memory_mb" => set(&mut limits.memory_mb, integer(value, 1, own.memory_mb))
-                    .then_some(String::new())
-                    .unwrap_or_else(|| range(1.0, own.memory_mb as f64)),
+                "memory_mb" => {
+                    let asked = integer(value, 1, own.memory_mb);
+                    if set(&mut limits.memory_mb, asked) { String::new() } else { range(1.0, own.memory_mb as f64) }
+                }
                 "processes" => {
                     let asked = integer(value, 1, own.processes.into()).and_then(|asked| u32::try_from(asked).ok());
                     if set(&mut limits.processes, asked) { String::new() } else { range(1.0, own.processes.into()) }
@@ -340,6 +341,10 @@ impl<'a> Reader<'a> {
         }
         limits
     }
+}
+
+fn empty_object() -> Box<RawValue> {
+    serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_default()
 }
 
 /// Sets the target if there is a value; whether there was.

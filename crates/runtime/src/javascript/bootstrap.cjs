@@ -1,11 +1,11 @@
 // The program by which user JavaScript runs in the sandbox: `node --experimental-vm-modules bootstrap.cjs`.
 //
-// It reads the request (fd 4), closes it, compiles the code as CommonJS or, failing that, as an ES module named
-// `main.mjs` in the working directory, calls its handler if there is one, and writes one frame to the result
-// channel (fd 3). The layouts are specified in protocol.rs.
+// It reads the request (fd 4), compiles the code as CommonJS or else as an ES module, named `main.mjs` in the working
+// directory, calls its handler if there is one, and writes at most one frame to the result channel (fd 3). The
+// layouts are specified in protocol.rs.
 //
-// User code shares this process and may redefine anything it can reach. So what is needed after it has run is taken
-// hold of first, and nothing here is a boundary: a program can at worst misreport itself.
+// User code shares this process and may redefine whatever it can reach. So what delivers a return value is taken hold
+// of before that runs. Nothing here is a boundary: a program can at worst misreport itself.
 'use strict';
 
 const fs = require('fs');
@@ -13,34 +13,33 @@ const vm = require('vm');
 const Module = require('module');
 const { inspect, types } = require('util');
 
-const { closeSync, openSync, readSync, readFileSync, writeSync } = fs;
+const { closeSync, openSync, readFileSync, readSync, writeSync } = fs;
+const { isBigIntObject, isNativeError, isNumberObject, isStringObject } = types;
 const { parse, stringify } = JSON;
 const { isArray } = Array;
-const { from: bytesOf, byteLength } = Buffer;
+const { byteLength, from: bytesOf } = Buffer;
 const { nextTick } = process;
-const exit = process.exit.bind(process);
-const listenerCount = process.listenerCount.bind(process);
-const hasCapture = process.hasUncaughtExceptionCaptureCallback.bind(process);
-const { isBigIntObject, isBoxedPrimitive, isMap, isNativeError, isNumberObject, isPromise, isSet, isStringObject, isWeakMap, isWeakSet } = types;
 const now = process.hrtime.bigint;
 const toNumber = Number;
 const toText = String;
 const sleep = Atomics.wait;
-const uncurry = Function.prototype.bind.bind(Function.prototype.call);
-const execute = uncurry(RegExp.prototype.exec);
-const sourceOf = uncurry(Function.prototype.toString);
+const exit = process.exit.bind(process);
+const listenerCount = process.listenerCount.bind(process);
+const hasCapture = process.hasUncaughtExceptionCaptureCallback.bind(process);
+const match = Function.prototype.call.bind(RegExp.prototype.exec);
+const sourceOf = Function.prototype.call.bind(Function.prototype.toString);
 
 const RESULT_FD = 3;
 const REQUEST_FD = 4;
 const MAX_RESULT_BYTES = 10 * 1024 * 1024;
 const MAX_DEPTH = 128;
-const MAX_TRACEBACK = 64 * 1024; // in characters; also bounds name and message
+const MAX_TEXT = 64 * 1024; // characters of an error's name, message, traceback
 
 const NAME = 'main.mjs';
 const folder = process.cwd();
 const file = folder === '/' ? `/${NAME}` : `${folder}/${NAME}`;
 
-// ---- request and result -------------------------------------------------------------------------------------------
+// ---- request, result, output ----
 
 function readRequest() {
   const request = Buffer.allocUnsafe(fs.fstatSync(REQUEST_FD).size);
@@ -48,19 +47,20 @@ function readRequest() {
     n = readSync(REQUEST_FD, request, at, request.length - at, at);
     if (n === 0) throw new Error('the request is cut short');
   }
+  closeSync(REQUEST_FD);
   if (request.toString('latin1', 0, 4) !== 'SBX1') throw new Error('not a request');
-  let at = 4;
-  const [header, code, event] = [0, 0, 0].map(() => {
-    const start = at + 4;
-    at = start + request.readUInt32LE(at);
-    return request.toString('utf8', start, at);
-  });
-  return { ...JSON.parse(header), code, event };
+  let end = 4;
+  const section = () => {
+    const start = end + 4;
+    end = start + request.readUInt32LE(end);
+    return request.toString('utf8', start, end);
+  };
+  return { ...parse(section()), code: section(), event: section() };
 }
 
-// Node can't dup, but opening the pipe anew gives a descriptor that is close-on-exec and not 3: then neither the user
-// code that closes the low ones nor its children can hit it by chance. Where the pipe is another user's or /proc is
-// missing, 3 has to do; Node has marked that close-on-exec at its start too.
+// Node can't dup, but opening the pipe anew gives another descriptor, close-on-exec: whoever closes or writes to 3 then
+// doesn't hit it. That fails where the pipe is another user's or /proc is missing; then 3, which Node has marked
+// close-on-exec at its start as well, has to do.
 function openChannel() {
   try {
     const fd = openSync(`/proc/self/fd/${RESULT_FD}`, fs.constants.O_WRONLY);
@@ -87,148 +87,132 @@ function send(kind, json) {
   if (sent) return;
   sent = true;
   const frame = bytesOf(`SBXR${kind}\0\0\0\0${json}`);
-  const length = frame.length - 9;
-  for (let i = 0; i < 4; i++) frame[5 + i] = length >>> (8 * i);
+  for (let i = 0; i < 4; i++) frame[5 + i] = (frame.length - 9) >>> (8 * i);
   writeAll(channel, frame);
 }
 
-// Pipes must be written synchronously, or process.exit() loses what Node has still queued; and a closed one is no
-// reason to die. Streams are made at their first use, so the getter waits for that and then restores itself.
+// Pipes have to be written synchronously, or process.exit() loses what Node still holds; and a closed one is no reason
+// to die. A stream is made when it is first asked for, so this waits until then and takes itself away.
 function prepareOutput(name) {
   const original = Object.getOwnPropertyDescriptor(process, name);
-  Object.defineProperty(process, name, {
-    ...original,
-    get() {
-      Object.defineProperty(process, name, original);
-      const stream = process[name];
-      stream._handle?.setBlocking?.(true);
-      stream.on('error', () => {});
-      return stream;
-    },
-  });
+  const get = () => {
+    Object.defineProperty(process, name, original);
+    const stream = process[name];
+    stream._handle?.setBlocking?.(true);
+    stream.on('error', () => {});
+    return stream;
+  };
+  Object.defineProperty(process, name, { ...original, get });
 }
 
-// ---- the return value ---------------------------------------------------------------------------------------------
+// ---- the return value ----
+
+const UNFIT = [
+  [types.isMap, 'Map'], [types.isSet, 'Set'], [types.isWeakMap, 'WeakMap'], [types.isWeakSet, 'WeakSet'],
+  [types.isPromise, 'Promise (not awaited)'],
+];
+const isIllFormed = (text) => match(/\p{Surrogate}/u, text) !== null;
 
 // JSON.stringify drops or rewrites what JSON can't hold. Its replacer sees every value once, after getters and toJSON,
-// and refuses those instead. `path` and `holders` are those of the value in hand; index 0 is the wrapper of the root.
+// and refuses instead. `holders` and `path` lead to the value in hand; at 0 they have the wrapper of the whole.
 function serialize(result) {
   const holders = [];
   const path = [];
-  let size = 0; // a lower bound: stops what would grow without end through shared parts
+  let size = 0; // a lower bound, which stops what is small in memory and without end as JSON
   let refusal;
 
-  const refuse = (why, depth) => {
+  const refuse = (depth, why) => {
     let where = '$';
     for (let i = 1; i <= depth; i++) {
-      where += isArray(holders[i]) ? `[${path[i]}]` : execute(/^[A-Za-z_$][\w$]*$/, path[i]) ? `.${path[i]}` : `[${stringify(path[i])}]`;
+      if (isArray(holders[i])) where += `[${path[i]}]`;
+      else where += match(/^[A-Za-z_$][\w$]*$/, path[i]) ? `.${path[i]}` : `[${stringify(path[i])}]`;
     }
-    refusal = `the return value can't be written as JSON: ${where} ${why}`;
-    throw refusal;
+    throw refusal = `the return value can't be written as JSON: ${where} ${why}`;
   };
-  const loneSurrogate = (text) => execute(/\p{Surrogate}/u, text) !== null;
+  const tooLarge = (bytes) => `the return value is ${bytes} bytes as JSON; at most ${MAX_RESULT_BYTES} are allowed`;
 
-  const check = function (key, value) {
+  function check(key, value) {
     let depth = holders.length - 1;
     while (depth >= 0 && holders[depth] !== this) depth--;
     if (depth < 0) depth = holders.length;
     holders.length = depth + 1;
     holders[depth] = this;
     path[depth] = key;
-    size += key.length + 1;
-    if (size > 4 * MAX_RESULT_BYTES) {
-      refusal = `the return value is more than ${size} bytes as JSON; at most ${MAX_RESULT_BYTES} are allowed`;
-      throw refusal;
-    }
-    if (depth > 0 && !isArray(this) && loneSurrogate(key)) refuse('has a key with a lone surrogate, which UTF-8 can\'t hold', depth);
-    if (typeof value === 'object' && value !== null && isBoxedPrimitive(value)) {
-      if (isNumberObject(value)) value = toNumber(value);
-      else if (isStringObject(value)) value = toText(value);
-      else if (isBigIntObject(value)) refuse('is a BigInt', depth);
-    }
-    switch (typeof value) {
-      case 'string':
-        if (loneSurrogate(value)) refuse('is a string with a lone surrogate, which UTF-8 can\'t hold', depth);
-        size += value.length;
-        break;
-      case 'number':
-        if (value - value !== 0) refuse(`is ${value}`, depth);
-        break;
-      case 'bigint':
-        refuse('is a BigInt', depth);
-        break;
-      case 'function':
-      case 'symbol':
-        refuse(`is a ${typeof value}`, depth);
-        break;
-      case 'object': {
-        if (value === null) break;
-        const kind = isMap(value) ? 'Map' : isSet(value) ? 'Set' : isPromise(value) ? 'Promise (not awaited)'
-          : isWeakMap(value) ? 'WeakMap' : isWeakSet(value) ? 'WeakSet' : null;
-        if (kind) refuse(`is a ${kind}`, depth);
-        for (let i = 1; i <= depth; i++) if (holders[i] === value) refuse('refers back to an object that contains it', depth);
-        if (depth + 1 > MAX_DEPTH) refuse(`is nested more than ${MAX_DEPTH} levels deep`, depth);
-      }
+
+    if (isNumberObject(value)) value = toNumber(value);
+    else if (isStringObject(value)) value = toText(value);
+    size += key.length + (typeof value === 'string' ? value.length : 1);
+    if (size > 4 * MAX_RESULT_BYTES) throw refusal = tooLarge(`more than ${size}`);
+    if (isIllFormed(key)) refuse(depth, 'has a key with a lone surrogate, which UTF-8 can\'t hold');
+    if (typeof value === 'string') {
+      if (isIllFormed(value)) refuse(depth, 'is a string with a lone surrogate, which UTF-8 can\'t hold');
+    } else if (typeof value === 'number') {
+      if (value - value !== 0) refuse(depth, `is ${value}`);
+    } else if (typeof value === 'bigint' || isBigIntObject(value)) {
+      refuse(depth, 'is a BigInt');
+    } else if (typeof value === 'function' || typeof value === 'symbol') {
+      refuse(depth, `is a ${typeof value}`);
+    } else if (typeof value === 'object' && value !== null) {
+      for (let i = 0; i < UNFIT.length; i++) if (UNFIT[i][0](value)) refuse(depth, `is a ${UNFIT[i][1]}`);
+      for (let i = 1; i <= depth; i++) if (holders[i] === value) refuse(depth, 'refers back to an object that contains it');
+      if (depth >= MAX_DEPTH) refuse(depth, `is nested more than ${MAX_DEPTH} levels deep`);
     }
     return value;
-  };
-
-  let json;
-  try {
-    json = stringify(result, check) ?? 'null';
-  } catch (error) {
-    throw refusal ? { message: refusal } : { message: `the return value can't be written as JSON: reading it threw ${summary(error)}`, error };
   }
-  const bytes = byteLength(json);
-  if (bytes > MAX_RESULT_BYTES) throw { message: `the return value is ${bytes} bytes as JSON; at most ${MAX_RESULT_BYTES} are allowed` };
-  return json;
+
+  try {
+    const json = stringify(result, check) ?? 'null';
+    const bytes = byteLength(json);
+    return bytes > MAX_RESULT_BYTES ? { refusal: tooLarge(bytes) } : { json };
+  } catch (error) {
+    if (refusal) return { refusal };
+    const { name, message, traceback } = describe(error);
+    return { refusal: `the return value can't be written as JSON: reading it threw ${name}: ${message}`, traceback };
+  }
 }
 
-// ---- failing ------------------------------------------------------------------------------------------------------
+// ---- failing ----
 
-// Everything about a thrown value may itself throw: getters, proxies, patched prototypes.
+// Anything about a thrown value may itself throw: getters, proxies, patched prototypes. By way of bytes, so that no lone
+// surrogate gets into a frame.
 function guarded(read, otherwise) {
   try {
     const text = read();
-    // By way of bytes, so that no lone surrogate gets into a frame.
-    return typeof text === 'string' ? bytesOf(text.length > MAX_TRACEBACK ? `${text.slice(0, MAX_TRACEBACK)}…` : text).toString() : otherwise;
+    if (typeof text !== 'string') return otherwise;
+    return bytesOf(text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text).toString();
   } catch {
     return otherwise;
   }
 }
 
-const summary = (error) => {
-  const { name, message } = describe(error);
-  return message ? `${name}: ${message}` : name;
-};
-
 function describe(error) {
-  if (error === null || (typeof error !== 'object' && typeof error !== 'function')) {
-    return { name: error === null ? 'null' : typeof error, message: guarded(() => toText(error), '') };
+  if (!guarded(() => (isNativeError(error) || error instanceof Error ? 'error' : ''), 'error')) {
+    const name = error === null ? 'null' : typeof error;
+    const shown = guarded(() => inspect(error), name);
+    return { name, message: guarded(() => (name === 'object' ? shown : toText(error)), shown), traceback: `Uncaught ${shown}` };
   }
-  return { name: guarded(() => error.name, 'Error'), message: guarded(() => error.message, '') };
+  const name = guarded(() => error.name, 'Error');
+  const message = guarded(() => error.message, '');
+  return { name, message, traceback: traceback(error, `${name}: ${message}`) };
 }
 
-// As Node shows an uncaught exception, without the frames of Node and of this file below the user's own.
-function traceback(error) {
-  const { name, message } = describe(error);
-  if (!guarded(() => isNativeError(error) || error instanceof Error ? 'yes' : 'no', 'yes').startsWith('y')) {
-    return guarded(() => `Uncaught ${inspect(error)}`, `Uncaught ${name}`);
-  }
+// As Node shows an uncaught exception, but without the frames of Node and of this file with which a stack ends.
+const TAIL = new RegExp(
+  `(?:\\n +at [^\\n]{0,300}?(?:node:|${__filename.replace(/\W/g, '\\$&')})[^\\n]{0,300}?)+(?= \\{\\n|\\n(?! +at )|$)`, 'g',
+);
+function traceback(error, otherwise) {
   trim(error, 0);
-  const stack = guarded(() => error.stack, '');
-  const shown = stack.length > MAX_TRACEBACK ? stack : guarded(() => inspect(error, { customInspect: false, depth: 5 }), stack || `${name}: ${message}`);
+  const stack = guarded(() => error.stack, otherwise);
+  if (stack.length > MAX_TEXT) return stack;
+  const shown = guarded(() => inspect(error, { customInspect: false, depth: 5 }), stack);
   return guarded(() => excerpt(stack) + shown.replace(TAIL, ''), shown);
 }
 
-// Frames of Node and of this file with which a stack ends.
-const TAIL = new RegExp(`(?:\\n +at [^\\n]{0,300}?(?:node:|${__filename.replace(/\W/g, '\\$&')})[^\\n]{0,300}?)+(?= \\{\\n|\\n(?! +at )|$)`, 'g');
-
-// Before inspect() looks: it folds the frames that an error and its cause have in common.
+// Before inspect() looks, which folds the frames that an error and its cause have in common.
 function trim(error, depth) {
   if (depth > 5 || !isNativeError(error)) return;
   try {
-    const kept = error.stack.length > MAX_TRACEBACK ? '' : error.stack.replace(TAIL, '');
+    const kept = error.stack.length > MAX_TEXT ? '' : error.stack.replace(TAIL, '');
     if (kept.includes('\n    at ')) error.stack = kept; // without any frame it would be shown in brackets
     trim(error.cause, depth + 1);
     for (const part of error.errors ?? []) trim(part, depth + 1);
@@ -237,10 +221,11 @@ function trim(error, depth) {
   }
 }
 
-// The source line of the first frame that isn't Node's, with a caret. A SyntaxError brings its own.
+// The source line of the first frame that isn't Node's, with a caret. Most SyntaxErrors bring their own.
+const hasExcerpt = (stack) => /^\S+:\d+\n/.test(stack);
 function excerpt(stack) {
   const frame = /^[^\S\n]+at (?:[^\n]* )?\(?(?!node:)([^\s()]+):(\d+):(\d+)\)?$/m.exec(stack);
-  if (!frame || /^\S+:\d+\n/.test(stack)) return '';
+  if (!frame || hasExcerpt(stack)) return '';
   const [, where, line, column] = frame;
   let source = code;
   if (where !== NAME) {
@@ -253,7 +238,7 @@ function excerpt(stack) {
   return `${where}:${line}\n${text}\n${text.slice(0, column - 1).replace(/\S/g, ' ')}^\n\n`;
 }
 
-function fail(kind, name, message, trace) {
+function fail(kind, name, message, trace = '') {
   try {
     send('E', stringify({ __proto__: null, kind, name, message, traceback: trace }));
     writeAll(2, bytesOf(`${trace || message}\n`));
@@ -264,68 +249,60 @@ function fail(kind, name, message, trace) {
 }
 
 function failWith(error) {
-  const { name, message } = describe(error);
-  fail('exception', name, message, traceback(error));
+  const { name, message, traceback: trace } = describe(error);
+  fail('exception', name, message, trace);
 }
 
-// ---- loading the code ---------------------------------------------------------------------------------------------
+// ---- loading ----
 
-// A module of the user's that isn't on disk: its require and import() are the real ones, as seen from `file`.
+// The user's main module, which isn't on disk. Its require() and import() are Node's own, as seen from `file`.
 function makeMain() {
   const main = new Module('.', null);
   main.filename = file;
   main.paths = Module._nodeModulePaths(folder);
   delete require.cache[__filename];
   process.mainModule = main; // what require.main is
-  const [require_, import_] = main._compile('return [require, (name, options) => import(name, options)]', file);
-  return { main, require_, import_ };
+  const [requireFrom, importFrom] = main._compile('return [require, (name, options) => import(name, options)]', file);
+  return { main, requireFrom, importFrom };
 }
 
 async function load(specifier, attributes) {
   try {
-    return await import_(specifier, { with: attributes, assert: attributes });
+    return await importFrom(specifier, { with: attributes, assert: attributes });
   } catch (error) {
-    if (error instanceof SyntaxError && /^\.{0,2}\//.test(specifier) && !/^\S+:\d+\n/.test(error.stack)) {
+    if (error instanceof SyntaxError && /^\.{0,2}\//.test(specifier) && !hasExcerpt(error.stack)) {
       const path = require('path').resolve(folder, specifier);
-      try {
-        locate(error, readFileSync(path, 'utf8'), path);
-      } catch {
-        // It was a file behind that one.
-      }
+      try { locate(error, readFileSync(path, 'utf8'), path); } catch { /* it stays without its place */ }
     }
     throw error;
   }
 }
-const importDynamically = (specifier, _referrer, attributes) => load(specifier, attributes);
+const importModuleDynamically = (specifier, _referrer, attributes) => load(specifier, attributes);
 
-// A top-level `handler` that is not exported is picked up by a line after the code: as an extra argument of the
-// CommonJS wrapper, as an export with an impossible name.
+// A top-level `handler` that isn't exported is picked up by a line after the code: by way of an extra argument to the
+// CommonJS wrapper, or as an export under a name that no one has.
 const CAPTURE_IN_SCRIPT = '\n;arguments[5]?.(typeof handler === "undefined" ? undefined : handler)';
-const CAPTURED = '\0handler';
 const CAPTURE_IN_MODULE = '\n;export { handler as "\\0handler" }';
+const CAPTURED = '\0handler';
 
-const makeScript = (source, lineOffset = 0) => vm.compileFunction(source, ['exports', 'require', 'module', '__filename', '__dirname'], {
-  filename: NAME, lineOffset, importModuleDynamically: importDynamically,
-});
+const WRAPPER = ['exports', 'require', 'module', '__filename', '__dirname'];
+const makeScript = (source, lineOffset = 0) => vm.compileFunction(source, WRAPPER, { filename: NAME, lineOffset, importModuleDynamically });
 const makeAsyncScript = (source) => makeScript(`return (async () => {\n${source}\n})()`, -1);
 
 function makeModule(source, identifier = NAME) {
   const warn = process.emitWarning;
-  process.emitWarning = () => {}; // that vm modules are experimental concerns us, not the user
+  process.emitWarning = () => {}; // that vm modules are experimental is our concern, not the user's
   try {
-    return new vm.SourceTextModule(source, {
-      identifier,
-      importModuleDynamically: importDynamically,
-      initializeImportMeta(meta) {
-        Object.assign(meta, { dirname: folder, filename: file, url: require('url').pathToFileURL(file).href });
-      },
-    });
+    const initializeImportMeta = (meta) => {
+      Object.assign(meta, { dirname: folder, filename: file, url: require('url').pathToFileURL(file).href });
+    };
+    return new vm.SourceTextModule(source, { identifier, importModuleDynamically, initializeImportMeta });
   } finally {
     process.emitWarning = warn;
   }
 }
 
-// Where a module's SyntaxError is, V8 tells only in the exception's message. The inspector gets to see that one.
+// The place of a module's SyntaxError is known to V8's message about it only, and that is shown to the inspector.
 function locate(error, source, identifier) {
   const session = new (require('inspector').Session)();
   session.connect();
@@ -337,49 +314,45 @@ function locate(error, source, identifier) {
   session.disconnect();
 }
 
-// The unchanged code is compiled first, so that no error shows a line of ours and none is mended by it.
+// The code as it is comes first, so that no error shows a line of ours and no line of ours mends it.
 function compile(make, capture) {
   const plain = make(code);
   if (mode === 'script' || !/\bhandler\b/.test(code)) return plain;
-  try {
-    return make(code + capture);
-  } catch {
-    return plain;
-  }
+  try { return make(code + capture); } catch { return plain; }
 }
 
-// CommonJS; then CommonJS with top-level await, which Node lacks but people write; then an ES module.
+// `await (…)` also parses as the call of a function `await`. A static block, where that name is reserved, tells.
+function awaitsAtTopLevel() {
+  if (!/\bawait\s*[^\s\w$]/.test(code)) return false;
+  try { makeScript(`class _ { static {\n${code}\n} }`); } catch ({ message }) { return message === 'Unexpected reserved word'; }
+  return false;
+}
+
+// CommonJS; CommonJS with top-level await, which Node doesn't know but people write; an ES module.
 function compileCode() {
-  let failure;
+  let script, failure;
   try {
-    const script = compile(makeScript, CAPTURE_IN_SCRIPT);
-    // `await (…)` also parses as the call of a function `await`. A static block, where that name is reserved, tells.
-    if (!/\bawait\s*[^\s\w$]/.test(code)) return { script };
-    try {
-      makeScript(`class _ { static {\n${code}\n} }`);
-      return { script };
-    } catch (error) {
-      if (error.message !== 'Unexpected reserved word') return { script };
-    }
-    try { return { script: compile(makeAsyncScript, CAPTURE_IN_SCRIPT) }; } catch { return { script }; }
+    script = compile(makeScript, CAPTURE_IN_SCRIPT);
+    if (!awaitsAtTopLevel()) return { script };
   } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
     failure = error;
   }
-  if (!(failure instanceof SyntaxError)) throw failure;
-  if (/^await is only valid|^Unexpected reserved word/.test(failure.message)) {
-    try { return { script: compile(makeAsyncScript, CAPTURE_IN_SCRIPT) }; } catch { /* not that either */ }
+  if (script || /^await is only valid|^Unexpected reserved word/.test(failure.message)) {
+    try { return { script: compile(makeAsyncScript, CAPTURE_IN_SCRIPT) }; } catch { if (script) return { script }; }
   }
   try {
     return { module: compile(makeModule, CAPTURE_IN_MODULE) };
   } catch (error) {
-    const moduleOnly = /import statement outside|'import\.meta' outside|^Unexpected token 'export'|^await is only valid|^Unexpected reserved word/;
+    // The module's error counts if the script's was only about what a script can't have.
+    const moduleOnly = /import statement outside|'import\.meta' outside|token 'export'|^await is only|^Unexpected reserved word/;
     if (!moduleOnly.test(failure.message) || error.message === 'Unexpected reserved word') throw failure;
     locate(error, code, NAME);
     throw error;
   }
 }
 
-// Static imports go through the real loader, one after the other as their evaluation order demands.
+// Static imports come through Node's loader, one after the other as they are to be evaluated.
 async function link(module) {
   let last = Promise.resolve();
   await module.link((specifier, _referrer, extra) => {
@@ -394,26 +367,26 @@ async function link(module) {
   });
 }
 
-// Runs the top level; what it returns are the candidates for the handler, the best first.
+// Runs the top level. What it returns are the candidates for the handler, the best first.
+let compiled; // kept, for old Nodes lose import() with the function that was compiled
 async function evaluate() {
-  compiled = compileCode(); // kept: with it Node would collect what import() needs
+  compiled = compileCode();
   if (compiled.module) {
     await link(compiled.module);
     await compiled.module.evaluate();
     const { namespace } = compiled.module;
-    const fallback = namespace.default;
-    const isClass = typeof fallback === 'function' && execute(/^class\b/, sourceOf(fallback));
-    return [namespace.handler, namespace[CAPTURED], fallback?.handler, isClass ? undefined : fallback, globalThis.handler];
+    const other = namespace.default;
+    const isClass = typeof other === 'function' && match(/^class\b/, sourceOf(other));
+    return [namespace.handler, namespace[CAPTURED], other?.handler, isClass ? undefined : other, globalThis.handler];
   }
   let captured;
-  const { main, require_ } = user;
-  const done = compiled.script.call(main.exports, main.exports, require_, main, file, folder, (handler) => { captured = handler; });
-  if (types.isPromise(done)) await done;
+  const capture = (handler) => { captured = handler; };
+  await compiled.script.call(main.exports, main.exports, requireFrom, main, file, folder, capture);
   main.loaded = true;
   return [main.exports?.handler, captured, globalThis.handler];
 }
 
-// ---- the run ------------------------------------------------------------------------------------------------------
+// ---- the run ----
 
 let waiting = 'the top-level await'; // for what, should the event loop run dry
 async function run() {
@@ -422,7 +395,7 @@ async function run() {
     candidates = await evaluate();
   } catch (error) {
     waiting = null;
-    nextTick(() => { throw error; }); // to Node, whose uncaughtException listeners come first
+    nextTick(() => { throw error; }); // to Node, whose uncaughtException listeners go first
     return;
   }
   waiting = null;
@@ -430,32 +403,27 @@ async function run() {
 
   let handler;
   for (let i = 0; i < candidates.length && !handler; i++) if (typeof candidates[i] === 'function') handler = candidates[i];
+  if (!handler && mode === 'auto') return;
   if (!handler) {
-    if (mode === 'auto') return;
-    fail('handler_missing', 'HandlerMissing', 'the code defines no handler: write `function handler(event, context) { … }` at its top level, '
-      + '`exports.handler = …` (CommonJS) or `export const handler = …` (ES module)', '');
+    fail('handler_missing', 'HandlerMissing', 'the code defines no handler: write `function handler(event, context) { … }` at its '
+      + 'top level, `exports.handler = …` (CommonJS) or `export const handler = …` (ES module)');
   }
 
-  let result;
   waiting = 'the handler\'s promise';
+  let result;
   try {
     result = await handler(event, context);
   } catch (error) {
     failWith(error);
   }
   waiting = null;
-  let json;
-  try {
-    json = serialize(result);
-  } catch ({ message, error }) {
-    fail('return_value', 'ReturnValueError', message, error === undefined ? '' : traceback(error));
-  }
+  const { json, refusal, traceback: trace } = serialize(result);
+  if (refusal) fail('return_value', 'ReturnValueError', refusal, trace);
   send('R', json);
-  exit(); // as AWS Lambda: timers and sockets left open don't hold up the answer
+  exit(); // as in AWS Lambda, what is still open doesn't hold up the answer
 }
 
-const request = readRequest();
-const { code, mode } = request;
+const { code, mode, ...request } = readRequest();
 const event = mode === 'script' ? undefined : parse(request.event);
 const deadline = BigInt(request.deadline_ns);
 const context = {
@@ -467,20 +435,16 @@ const context = {
   },
 };
 const channel = openChannel();
-closeSync(REQUEST_FD);
+const { main, requireFrom, importFrom } = makeMain();
 
 prepareOutput('stdout');
 prepareOutput('stderr');
 process.argv.splice(1, process.argv.length, file);
 process.execArgv = [];
 process.on('uncaughtExceptionMonitor', (error) => {
-  if (!listenerCount('uncaughtException') && !hasCapture()) failWith(error);
+  if (listenerCount('uncaughtException') === 0 && !hasCapture()) failWith(error);
 });
 process.on('beforeExit', () => {
-  if (waiting) fail('exception', 'Error', `${waiting} never settled: nothing is left to wait for`, '');
+  if (waiting) fail('exception', 'Error', `${waiting} never settled: nothing is left to wait for`);
 });
-
-const user = makeMain();
-const { import_ } = user;
-let compiled;
 run();

@@ -1,0 +1,5 @@
+//! The commands, a file each.
+
+pub mod completions;
+pub mod config;
+pub mod serve;

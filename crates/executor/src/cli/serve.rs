@@ -1,0 +1,156 @@
+//! `serve`: the HTTP service, from configuration to its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use runtime::{Interpreter, Language};
+use sandbox::bubblewrap::Bubblewrap;
+use sandbox::limits::Cgroups;
+use sandbox::prepare::Ground;
+use sandbox::{Isolation, Launcher};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Isolation as Wanted};
+use crate::http;
+use crate::pipeline::Executor;
+use crate::state::State;
+use crate::telemetry::log::LogHandle;
+use crate::workspace::{Uids, Workspaces};
+
+/// Exit status after a signal to stop: 128 + SIGTERM.
+const STOPPED: u8 = 143;
+
+/// Finds out what this host can do and makes everything that executions need.
+///
+/// # Errors
+/// Whatever makes it impossible to run code here, with the fix.
+pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
+    let isolation = choose(config)?;
+    let launcher = Launcher::start().context("the launcher process can't be started")?;
+    let cgroups = Cgroups::detect(instance);
+    cgroups.sweep().ok();
+    for sentence in cgroups.unavailable() {
+        tracing::warn!("Limit not enforced: {sentence}");
+    }
+    let preferred = u32::from_str_radix(instance, 16).unwrap_or_default();
+    let is_root = rustix::process::geteuid().is_root() && !matches!(isolation, Isolation::None);
+    let uids = is_root.then(|| Uids::claim(preferred).map(Arc::new)).transpose().context("host uids for sandboxes")?;
+    let path = &config.workspace_path;
+    let workspaces = Workspaces::open(path, instance, uids).map_err(|error| {
+        let path = path.display();
+        anyhow::anyhow!(
+            "WORKSPACE_PATH = {path} is not usable: {error}; make it writable (chmod 755 {path}) or use another folder \
+             (export WORKSPACE_PATH=/tmp/sandbox_workspace)"
+        )
+    })?;
+    let configured = |language| match language {
+        Language::Python => config.python_path.as_deref(),
+        Language::Javascript => config.node_path_bin.as_deref(),
+        Language::Shell => config.shell_path.as_deref(),
+    };
+    let mut interpreters = HashMap::new();
+    for language in Language::ALL {
+        let found = Interpreter::find(language, configured(language));
+        if let (Err(error), Some(_)) = (&found, configured(language)) {
+            bail!("{} is not usable: {error}", language.variable());
+        }
+        if let Err(error) = &found {
+            tracing::warn!("No {}: {error}", language.name());
+        }
+        interpreters.insert(language, found.map_err(|error| error.to_string()));
+    }
+    Ok(Executor {
+        isolation,
+        ground: Ground { launcher, cgroups: Arc::new(cgroups) },
+        interpreters,
+        workspaces,
+        file_size_bytes: config.max_file_size_mb * 1024 * 1024,
+        stop: CancellationToken::new(),
+        last_sandbox: Mutex::new(None),
+    })
+}
+
+fn choose(config: &Config) -> Result<Isolation> {
+    match config.isolation {
+        Wanted::None => {
+            tracing::warn!("ISOLATION=none: code runs with the rights of this service, nothing is isolated");
+            Ok(Isolation::None)
+        }
+        Wanted::Auto if config.disable_bwrap => {
+            bail!("Isolation setup failed: DISABLE_BWRAP is set and there is no other isolation here; unset it")
+        }
+        Wanted::Auto | Wanted::Bubblewrap => Bubblewrap::find()
+            .map(Isolation::Bubblewrap)
+            .map_err(|error| anyhow::anyhow!("Isolation setup failed: {}", error.detail)),
+    }
+}
+
+/// Serves until a signal says to stop; returns the exit status.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
+    let state = State::open(&config.state_path).map_err(|error| {
+        let path = config.state_path.display();
+        if error.kind() == std::io::ErrorKind::ResourceBusy {
+            anyhow::anyhow!("STATE_PATH = {path} is in use by another running service; stop it or use another folder")
+        } else {
+            anyhow::anyhow!("STATE_PATH = {path} is not usable: {error}; allowed: a folder that this user can write to")
+        }
+    })?;
+    let executor = Arc::new(build(&config, &state.instance).await?);
+    if let Err(reason) = executor.probe(&config).await {
+        bail!("Isolation setup failed: {reason}; run `sandbox-executor doctor`");
+    }
+    if !config.listens_on_loopback() && config.api_token.is_none() {
+        tracing::warn!("Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code");
+    }
+    let listener = TcpListener::bind((config.host, config.port))
+        .await
+        .with_context(|| format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port))?;
+    let address = listener.local_addr()?;
+    tracing::info!("Isolation: {} {}", executor.isolation.name(), executor.isolation.version().unwrap_or_default());
+    tracing::info!("Listening on http://{address}");
+
+    let grace = config.shutdown_grace;
+    let service = Arc::new(http::Service::new(config, Arc::clone(&executor)));
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let stop_accepting = CancellationToken::new();
+    let server = tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));
+    let log = Arc::new(log);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                let log = Arc::clone(&log);
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = log.reopen() {
+                        tracing::error!("LOG_FILE could not be reopened: {error}");
+                    }
+                });
+            }
+        }
+    }
+    tracing::info!("Shutting down: {} running, {}s of grace", service.queue.running(), grace.as_secs());
+    service.queue.close();
+    finished_within(&service, grace).await;
+    executor.stop.cancel();
+    finished_within(&service, Duration::from_secs(1)).await;
+    stop_accepting.cancel();
+    tokio::time::timeout(Duration::from_millis(300), server).await.ok();
+    log.flush();
+    Ok(STOPPED)
+}
+
+async fn finished_within(service: &http::Service, time: Duration) {
+    let deadline = tokio::time::Instant::now() + time;
+    while service.queue.running() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

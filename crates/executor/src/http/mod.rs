@@ -1,0 +1,7 @@
+//! The HTTP service: who may ask, what a body may be, and the routes.
+
+pub mod problem;
+mod routes;
+pub mod server;
+
+pub use routes::{Service, router};

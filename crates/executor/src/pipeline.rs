@@ -1,0 +1,304 @@
+//! The way of an execution, on one page: admitted → workspace → sandbox → program → verdict → answer.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use runtime::{Interpreter, Invocation, Language, Verdict};
+use sandbox::Isolation;
+use sandbox::capture::Chunk;
+use sandbox::error::{SandboxError, Stage};
+use sandbox::outcome::Captured;
+use sandbox::policy::{Limits, Policy};
+use sandbox::prepare::Ground;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::request::{ExecuteRequest, RequestedLimits};
+use crate::config::Config;
+use crate::workspace::{Workspace, Workspaces};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Everything that executions are made with.
+#[derive(Debug)]
+pub struct Executor {
+    /// How they are kept apart.
+    pub isolation: Isolation,
+    /// What sandboxes are made with.
+    pub ground: Ground,
+    /// The interpreters of this host, or why a language has none.
+    pub interpreters: HashMap<Language, Result<Interpreter, String>>,
+    /// Where they work.
+    pub workspaces: Workspaces,
+    /// Bytes in one file.
+    pub file_size_bytes: u64,
+    /// Ends whatever runs.
+    pub stop: CancellationToken,
+    /// When a sandbox last stood up.
+    pub last_sandbox: Mutex<Option<Instant>>,
+}
+
+/// Why an execution got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// Its language can't be run here.
+    #[error("{0}")]
+    Language(String),
+    /// The folder it wants to work in can't be entered.
+    #[error("{0}")]
+    WorkingDirectory(String),
+    /// Its workspace can't be used.
+    #[error("workspace: {0}")]
+    Workspace(#[source] io::Error),
+    /// Its sandbox failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// The answer to `POST /execute`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)] // The names are the wire format's.
+pub struct Answer {
+    pub execution_id: String,
+    pub session_id: Option<String>,
+    pub status: runtime::verdict::Status,
+    pub message: &'static str,
+    pub exit_code: Option<i32>,
+    pub signal: Option<&'static str>,
+    pub stdout: String,
+    pub stderr: String,
+    pub stdout_truncated: bool,
+    pub stderr_truncated: bool,
+    pub return_value: Option<Box<RawValue>>,
+    pub error: Option<runtime::verdict::Failure>,
+    pub execution_time: f64,
+    pub metrics: Metrics,
+}
+
+/// What it cost: the program's own figures, and what it waited for.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)] // The names are the wire format's.
+pub struct Metrics {
+    pub duration_ms: f64,
+    pub cpu_time_ms: f64,
+    pub peak_memory_mb: f64,
+    pub io_read_bytes: u64,
+    pub io_write_bytes: u64,
+    pub queue_ms: f64,
+    pub startup_ms: f64,
+}
+
+impl Executor {
+    /// Runs an admitted request.
+    ///
+    /// # Errors
+    /// When it did not run; how its program ended is in the answer.
+    pub async fn execute(&self, request: ExecuteRequest, waited: Duration) -> Result<Answer, Failed> {
+        let workspace = match &request.session_id {
+            Some(session_id) => self.workspaces.session(session_id),
+            None => self.workspaces.private(),
+        };
+        self.execute_in(workspace.map_err(Failed::Workspace)?, request, waited, None).await
+    }
+
+    /// Runs a request that nobody sent: without a line in the log.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_quietly(&self, request: ExecuteRequest) -> Result<Answer, Failed> {
+        let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
+        self.run(workspace, request, Duration::ZERO, None).await
+    }
+
+    /// Runs a request in this workspace; `live` gets output as it comes.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_in(
+        &self,
+        workspace: Workspace,
+        request: ExecuteRequest,
+        waited: Duration,
+        live: Option<mpsc::Sender<Chunk>>,
+    ) -> Result<Answer, Failed> {
+        let (id, session) = (request.execution_id.clone(), request.session_id.clone().unwrap_or_else(|| "none".into()));
+        let (language, timeout) = (request.language.name(), request.timeout);
+        tracing::info!(
+            execution_id = id,
+            session_id = session,
+            language,
+            "Starting execution: {id} (language: {language}, session: {session})"
+        );
+        let answer = self.run(workspace, request, waited, live).await;
+        if let Ok(answer) = &answer {
+            log_end(&id, &session, answer, timeout);
+        }
+        answer
+    }
+
+    async fn run(
+        &self,
+        workspace: Workspace,
+        request: ExecuteRequest,
+        waited: Duration,
+        live: Option<mpsc::Sender<Chunk>>,
+    ) -> Result<Answer, Failed> {
+        let (id, language) = (request.execution_id.as_str(), request.language.name());
+        let came = Instant::now();
+        let interpreter = match self.interpreters.get(&request.language) {
+            Some(Ok(interpreter)) => interpreter,
+            Some(Err(reason)) => return Err(Failed::Language(reason.clone())),
+            None => return Err(Failed::Language(format!("{language} is not there"))),
+        };
+        let policy = Policy {
+            name: format!("{:016x}", crate::workspace::random()),
+            identity: workspace.identity,
+            workspace: Arc::clone(&workspace.folder),
+            read_only: interpreter.folders.clone(),
+            limits: self.limits(&request.limits, request.timeout),
+        };
+        let prepared = self.isolation.prepare(&self.ground, &policy).await?;
+        let invocation = Invocation {
+            code: &request.code,
+            event: request.event.get(),
+            mode: request.mode,
+            execution_id: id,
+            stdin: &request.stdin,
+            env_vars: &request.env_vars,
+            working_directory: &request.working_directory,
+            timeout: request.timeout,
+            memory_bytes: policy.limits.memory_bytes,
+        };
+        let program = invocation
+            .program(interpreter, prepared.layout())
+            .map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
+        let startup = came.elapsed();
+        let outcome = match prepared.run(program, live, self.stop.cancelled()).await {
+            Err(error) if error.stage == Stage::WorkingDirectory => return Err(Failed::WorkingDirectory(error.detail)),
+            outcome => outcome?,
+        };
+        if let Ok(mut last) = self.last_sandbox.lock() {
+            *last = Some(Instant::now());
+        }
+        let verdict = Verdict::new(request.language, &outcome, &policy.limits);
+        let duration_ms = milliseconds(outcome.duration);
+        Ok(Answer {
+            message: match verdict.status {
+                runtime::verdict::Status::Completed => "Execution completed",
+                runtime::verdict::Status::Failed => "Execution failed",
+                runtime::verdict::Status::Timeout => "Execution timeout",
+                runtime::verdict::Status::Cancelled => "Execution cancelled",
+            },
+            status: verdict.status,
+            exit_code: verdict.exit_code,
+            signal: verdict.signal,
+            stdout: text(&outcome.stdout),
+            stderr: text(&outcome.stderr),
+            stdout_truncated: outcome.stdout.truncated(),
+            stderr_truncated: outcome.stderr.truncated(),
+            return_value: verdict.return_value,
+            error: verdict.error,
+            execution_time: outcome.duration.as_secs_f64(),
+            metrics: Metrics {
+                duration_ms,
+                cpu_time_ms: milliseconds(outcome.usage.cpu_time),
+                peak_memory_mb: outcome.usage.peak_memory_bytes as f64 / MIB as f64,
+                io_read_bytes: outcome.usage.io_read_bytes,
+                io_write_bytes: outcome.usage.io_write_bytes,
+                queue_ms: milliseconds(waited),
+                startup_ms: milliseconds(startup),
+            },
+            execution_id: request.execution_id,
+            session_id: request.session_id,
+        })
+    }
+
+    fn limits(&self, asked: &RequestedLimits, timeout: Duration) -> Limits {
+        Limits {
+            timeout,
+            memory_bytes: asked.memory_mb * MIB,
+            cpu_cores: asked.cpu_cores,
+            processes: asked.processes,
+            file_size_bytes: self.file_size_bytes,
+            output_bytes: asked.output_bytes,
+        }
+    }
+}
+
+/// A request for a script of one line, for probes.
+pub fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
+    ExecuteRequest {
+        execution_id: "probe".into(),
+        session_id: None,
+        code: code.into(),
+        language,
+        timeout: Duration::from_secs(20),
+        event: serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_default(),
+        env_vars: Vec::new(),
+        stdin: String::new(),
+        working_directory: String::new(),
+        mode: runtime::Mode::Script,
+        limits: crate::admission::request::Ceilings::of(config).limits,
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What was kept as text: what is not UTF-8 becomes U+FFFD, and a character that the cut went through is left out.
+fn text(captured: &Captured) -> String {
+    let mut kept = captured.kept.as_slice();
+    if captured.truncated()
+        && let Some(chunk) = kept.utf8_chunks().last()
+        && let cut = chunk.invalid().len()
+        && cut > 0
+        && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none())
+    {
+        kept = &kept[..kept.len() - cut];
+    }
+    String::from_utf8_lossy(kept).into_owned()
+}
+
+fn log_end(id: &str, session: &str, answer: &Answer, timeout: Duration) {
+    use runtime::verdict::Status;
+    let duration_ms = answer.metrics.duration_ms;
+    let rounded = duration_ms.round();
+    match (answer.status, &answer.error) {
+        (Status::Completed, _) => {
+            tracing::info!(execution_id = id, session_id = session, duration_ms, "Execution completed: {id} (duration: {rounded}ms)");
+        }
+        (Status::Timeout, _) => {
+            let seconds = timeout.as_secs();
+            tracing::error!(execution_id = id, session_id = session, duration_ms, "Execution timeout: {id} (timeout: {seconds}s)");
+            tracing::info!(execution_id = id, session_id = session, "Process killed: {id}");
+        }
+        (_, error) => {
+            let kind = error.as_ref().map(|error| format!("{:?}", error.kind)).unwrap_or_default();
+            tracing::info!(execution_id = id, session_id = session, duration_ms, "Execution failed: {id} ({kind}, duration: {rounded}ms)");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(bytes: &[u8], total: u64) -> String {
+        text(&Captured { kept: bytes.to_vec(), total })
+    }
+
+    #[test]
+    fn a_cut_leaves_whole_characters_and_bad_bytes_are_replaced() {
+        assert_eq!(cut("aé".as_bytes(), 3), "aé");
+        assert_eq!(cut(&"aé".as_bytes()[..2], 3), "a");
+        assert_eq!(cut(&"a€".as_bytes()[..3], 9), "a");
+        assert_eq!(cut(b"a\xff", 2), "a\u{fffd}");
+        assert_eq!(cut(b"a\xff", 9), "a\u{fffd}");
+        assert_eq!(cut(b"\xe2\x82", 2), "\u{fffd}");
+    }
+}

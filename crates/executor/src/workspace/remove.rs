@@ -1,0 +1,133 @@
+//! Removing a tree that a stranger made: folders of mode 000, ten thousand levels, links anywhere. Nothing is followed,
+//! and neither stack nor descriptors grow with the depth: folders met on the way are moved up and emptied in turn.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+
+/// Removes the folder at `path` and everything in it.
+///
+/// # Errors
+/// The first that could not be got around.
+pub fn tree(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(top) => top,
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(rustix::io::Errno::ACCESS) => {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+            rustix::fs::open(path, flags, Mode::empty())?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    rustix::fs::fchmod(&top, Mode::RWXU)?;
+    let mut moved = 0_u64;
+    empty(&top, &top, &mut moved)?;
+    // Every folder that was below is now right here, or gone.
+    while let Some(name) = next_folder(&top)? {
+        let folder = open_folder(&top, &name)?;
+        empty(&folder, &top, &mut moved)?;
+        rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
+    }
+    rustix::fs::unlink(path).or_else(|_| rustix::fs::rmdir(path))?;
+    Ok(())
+}
+
+/// Removes the files in `folder` and moves its folders to `top`.
+fn empty(folder: &OwnedFd, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
+    let is_top = std::ptr::eq(folder, top);
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) if is_top => {}
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {
+                // Its parent is written into it, so it has to be writable.
+                drop(open_folder(folder, name)?);
+                loop {
+                    *moved += 1;
+                    let flags = rustix::fs::RenameFlags::NOREPLACE;
+                    match rustix::fs::renameat_with(folder, name, top, format!(".moved-{moved}"), flags) {
+                        Err(rustix::io::Errno::EXIST) => {}
+                        result => break result?,
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn next_folder(top: &OwnedFd) -> io::Result<Option<std::ffi::CString>> {
+    for entry in Dir::read_from(top)? {
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            return Ok(Some(entry.file_name().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Opens a folder and makes it ours to work in.
+fn open_folder(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Err(rustix::io::Errno::ACCESS) => {
+            let path = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let number = std::os::fd::AsRawFd::as_raw_fd(&path);
+            rustix::fs::chmod(format!("/proc/self/fd/{number}"), Mode::RWXU)?;
+            rustix::fs::openat(parent, name, flags, Mode::empty())?
+        }
+        result => result?,
+    };
+    rustix::fs::fchmod(&folder, Mode::RWXU)?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn whatever_a_program_left_goes_and_what_it_points_at_stays() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("kept"), "kept").unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("run");
+        std::fs::create_dir_all(root.join("a/b/c")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.join("a/link")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.join("link")).unwrap();
+        std::fs::write(root.join("a/b/file"), "x").unwrap();
+        std::fs::write(root.join(".moved-1"), "x").unwrap();
+        std::fs::create_dir(root.join(".moved-2")).unwrap();
+        std::fs::set_permissions(root.join("a/b/c"), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0)).unwrap();
+        tree(&root).unwrap();
+        assert!(!root.exists());
+        assert_eq!(std::fs::read_to_string(outside.path().join("kept")).unwrap(), "kept");
+        tree(&root).unwrap();
+    }
+
+    #[test]
+    fn ten_thousand_levels_go() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("run");
+        std::fs::create_dir(&root).unwrap();
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut folder = rustix::fs::open(&root, flags, Mode::empty()).unwrap();
+        for _ in 0..10_000 {
+            rustix::fs::mkdirat(&folder, "d", Mode::RWXU).unwrap();
+            folder = rustix::fs::openat(&folder, "d", flags, Mode::empty()).unwrap();
+        }
+        tree(&root).unwrap();
+        assert!(!root.exists());
+    }
+}

@@ -1,0 +1,130 @@
+//! Host uids for sandboxes, where the service is root: one for each session, kept for as long as its folder is there,
+//! and one for each session-less run while it lasts.
+//!
+//! Several services on a host use different blocks: each holds an abstract socket named after its block, which the
+//! kernel gives back when the service ends, however it ends (unix(7)).
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Uids in a block; the last quarter is for session-less runs.
+const BLOCK: u32 = 65_536;
+const FOR_RUNS: u32 = BLOCK / 4;
+/// Where blocks lie when all uids are there: far from users, containers' subordinate ids (100000 and up) and 2^31.
+const FIRST: u32 = 0x4000_0000;
+const BLOCKS: u32 = 8_192;
+
+/// The uids of this service.
+#[derive(Debug)]
+pub struct Uids {
+    base: u32,
+    size: u32,
+    runs: u32,
+    _claim: OwnedFd,
+    used: Mutex<HashSet<u32>>,
+}
+
+impl Uids {
+    /// Claims a block, the one of this number if it is free, else one after it.
+    ///
+    /// # Errors
+    /// No block is free, or the kernel's own.
+    pub fn claim(preferred: u32) -> io::Result<Self> {
+        let (first, size, count) = area(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
+        for number in 0..count {
+            let base = first + (preferred.wrapping_add(number) % count) * size;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            let name = SocketAddrUnix::new_abstract_name(format!("sandbox-executor/uids/{base}").as_bytes())?;
+            match rustix::net::bind(&socket, &name) {
+                Ok(()) => {
+                    let runs = size * (BLOCK - FOR_RUNS) / BLOCK.max(1);
+                    let used = Mutex::new(HashSet::new());
+                    return Ok(Self { base, size, runs: base + runs.min(size - 1), _claim: socket, used });
+                }
+                Err(rustix::io::Errno::ADDRINUSE) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::Error::other("every block of host uids is in use by another service"))
+    }
+
+    /// Remembers that a folder belongs to this uid.
+    pub fn taken(&self, uid: u32) {
+        self.lock().insert(uid);
+    }
+
+    /// Whether it is one of those for sessions.
+    pub fn is_for_sessions(&self, uid: u32) -> bool {
+        (self.base..self.runs).contains(&uid)
+    }
+
+    /// An unused one for a new session; `None` when all are in use.
+    pub fn for_session(&self) -> Option<u32> {
+        self.take(self.base..self.runs)
+    }
+
+    /// An unused one for one run; `None` when all are in use.
+    pub fn for_one_run(&self) -> u32 {
+        // There are far more than executions can run at once.
+        self.take(self.runs..self.base + self.size).unwrap_or(self.runs)
+    }
+
+    /// Gives one back.
+    pub fn free(&self, uid: u32) {
+        self.lock().remove(&uid);
+    }
+
+    fn take(&self, mut range: std::ops::Range<u32>) -> Option<u32> {
+        let mut used = self.lock();
+        let uid = range.find(|uid| !used.contains(uid))?;
+        used.insert(uid);
+        Some(uid)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
+        self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// First uid, size and number of blocks that this user namespace has room for (user_namespaces(7)).
+fn area(uid_map: &str) -> (u32, u32, u32) {
+    let largest = uid_map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().ok());
+        let (inside, _outside, length) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some(inside + length)
+    });
+    let end = largest.max().unwrap_or(1 << 16);
+    if end > u64::from(FIRST) + u64::from(BLOCK) * u64::from(BLOCKS) {
+        return (FIRST, BLOCK, BLOCKS);
+    }
+    // A container: the upper half of what it has, in eight blocks.
+    let half = u32::try_from(end / 2).unwrap_or(1 << 15);
+    (half, (half / 8).max(1), 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_fit_into_what_the_namespace_has() {
+        assert_eq!(area("0 0 4294967295"), (FIRST, BLOCK, BLOCKS));
+        assert_eq!(area("0 100000 65536"), (32_768, 4_096, 8));
+    }
+
+    #[test]
+    fn two_services_never_share_a_uid() {
+        let (one, two) = (Uids::claim(7).unwrap(), Uids::claim(7).unwrap());
+        assert_ne!(one.base, two.base);
+        let (a, b) = (one.for_session().unwrap(), one.for_session().unwrap());
+        assert!(a != b && one.is_for_sessions(a) && !two.is_for_sessions(a));
+        let run = one.for_one_run();
+        assert!(!one.is_for_sessions(run) && run != one.for_one_run());
+        one.free(run);
+        assert_eq!(one.for_one_run(), run);
+    }
+}
