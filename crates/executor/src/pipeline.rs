@@ -24,7 +24,6 @@ use crate::workspace::{Workspace, Workspaces};
 const MIB: u64 = 1024 * 1024;
 
 /// Everything that executions are made with.
-#[derive(Debug)]
 pub struct Executor {
     /// How they are kept apart.
     pub isolation: Isolation,

@@ -37,7 +37,6 @@ const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
 const KIB: usize = 1024;
 
 /// The service as the routes see it.
-#[derive(Debug)]
 pub struct Service {
     /// The configuration.
     pub config: Config,
