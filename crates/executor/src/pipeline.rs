@@ -269,16 +269,31 @@ fn log_end(id: &str, session: &str, answer: &Answer, timeout: Duration) {
     let rounded = duration_ms.round();
     match (answer.status, &answer.error) {
         (Status::Completed, _) => {
-            tracing::info!(execution_id = id, session_id = session, duration_ms, "Execution completed: {id} (duration: {rounded}ms)");
+            tracing::info!(
+                execution_id = id,
+                session_id = session,
+                duration_ms,
+                "Execution completed: {id} (duration: {rounded}ms)"
+            );
         }
         (Status::Timeout, _) => {
             let seconds = timeout.as_secs();
-            tracing::error!(execution_id = id, session_id = session, duration_ms, "Execution timeout: {id} (timeout: {seconds}s)");
+            tracing::error!(
+                execution_id = id,
+                session_id = session,
+                duration_ms,
+                "Execution timeout: {id} (timeout: {seconds}s)"
+            );
             tracing::info!(execution_id = id, session_id = session, "Process killed: {id}");
         }
         (_, error) => {
             let kind = error.as_ref().map(|error| format!("{:?}", error.kind)).unwrap_or_default();
-            tracing::info!(execution_id = id, session_id = session, duration_ms, "Execution failed: {id} ({kind}, duration: {rounded}ms)");
+            tracing::info!(
+                execution_id = id,
+                session_id = session,
+                duration_ms,
+                "Execution failed: {id} ({kind}, duration: {rounded}ms)"
+            );
         }
     }
 }

@@ -57,7 +57,11 @@ impl Language {
     /// Arguments that make it print its version, and below it the folders that it lives in.
     fn question(self) -> &'static [&'static str] {
         match self {
-            Self::Python => &["-I", "-c", "import sys; print('.'.join(map(str, sys.version_info[:3]))); print(sys.prefix); print(sys.base_prefix)"],
+            Self::Python => &[
+                "-I",
+                "-c",
+                "import sys; print('.'.join(map(str, sys.version_info[:3]))); print(sys.prefix); print(sys.base_prefix)",
+            ],
             Self::Javascript => &["-p", "process.versions.node"],
             Self::Shell => &["-c", "echo ${BASH_VERSION:-unknown}"],
         }
@@ -85,7 +89,8 @@ impl Interpreter {
         // An installation has its libraries beside the folder of its program.
         let home = real.parent().map(|bin| if bin.ends_with("bin") { bin.parent().unwrap_or(bin) } else { bin });
         let link_home = path.parent().and_then(Path::parent);
-        let mut folders: Vec<PathBuf> = lines.map(PathBuf::from).chain([home, link_home].into_iter().flatten().map(Path::to_owned)).collect();
+        let mut folders: Vec<PathBuf> =
+            lines.map(PathBuf::from).chain([home, link_home].into_iter().flatten().map(Path::to_owned)).collect();
         folders.sort();
         folders.dedup();
         folders.retain(|folder| folder.is_absolute() && folder.parent().is_some() && !folder.starts_with("/usr"));

@@ -114,7 +114,8 @@ pub fn result(bytes: &[u8], total: u64) -> Returned {
     if bytes.is_empty() {
         return Returned::Nothing;
     }
-    let (Some(RESULT_MAGIC), Some(kind), Some(length)) = (bytes.first_chunk(), bytes.get(4), bytes.get(5..HEADER_BYTES))
+    let (Some(RESULT_MAGIC), Some(kind), Some(length)) =
+        (bytes.first_chunk(), bytes.get(4), bytes.get(5..HEADER_BYTES))
     else {
         return Returned::Damaged("what came over the result channel is no result".into());
     };

@@ -155,7 +155,9 @@ fn mebibytes(bytes: u64) -> u64 {
 fn signal_message(number: i32, limits: &Limits) -> String {
     let name = signal_name(number);
     match name {
-        "SIGXFSZ" => format!("Killed by {name}: a file grew over {} MB (MAX_FILE_SIZE_MB)", mebibytes(limits.file_size_bytes)),
+        "SIGXFSZ" => {
+            format!("Killed by {name}: a file grew over {} MB (MAX_FILE_SIZE_MB)", mebibytes(limits.file_size_bytes))
+        }
         _ => format!("Killed by signal {name}"),
     }
 }
@@ -163,9 +165,37 @@ fn signal_message(number: i32, limits: &Limits) -> String {
 /// The signal's name (signal(7)).
 pub fn signal_name(number: i32) -> &'static str {
     const NAMES: [&str; 32] = [
-        "SIG0", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
-        "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
-        "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR",
+        "SIG0",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
         "SIGSYS",
     ];
     usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("SIGRT")

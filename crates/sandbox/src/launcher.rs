@@ -235,11 +235,14 @@ fn place_descriptors(stderr: &OwnedFd, placed: &[OwnedFd]) -> io::Result<()> {
 }
 
 /// Binds the folder behind the descriptor: what was opened and checked is what is bound, whoever renames things meanwhile.
+/// The copy of its mount is taken before the namespace is left that the descriptor belongs to (open_tree(2)).
 fn bind_workspace(workspace: &OwnedFd, target: &Path) -> io::Result<()> {
-    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let folder = open_tree(workspace, "", flags)?;
     sys::unshare_mounts()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    mount_bind(format!("/proc/self/fd/{}", workspace.as_raw_fd()), target)?;
+    move_mount(&folder, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(())
 }
 

@@ -17,10 +17,7 @@ pub struct Response {
 impl Response {
     /// The first header of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -33,11 +30,7 @@ impl Response {
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!(
-                "status {}, not JSON ({error}): {}",
-                self.status,
-                String::from_utf8_lossy(&self.body)
-            )
+            panic!("status {}, not JSON ({error}): {}", self.status, String::from_utf8_lossy(&self.body))
         })
     }
 
@@ -48,27 +41,11 @@ impl Response {
         assert_eq!(self.status, status, "{text}");
         let body = self.json();
         assert_eq!(body["error_code"], code, "{text}");
-        assert_eq!(
-            crate::keys(&body),
-            [
-                "description",
-                "error_code",
-                "error_detail",
-                "request_id",
-                "solution"
-            ]
-        );
+        assert_eq!(crate::keys(&body), ["description", "error_code", "error_detail", "request_id", "solution"]);
         for field in ["description", "solution", "request_id"] {
-            assert!(
-                body[field].as_str().is_some_and(|value| !value.is_empty()),
-                "{field} says nothing: {text}"
-            );
+            assert!(body[field].as_str().is_some_and(|value| !value.is_empty()), "{field} says nothing: {text}");
         }
-        assert_eq!(
-            self.header("x-request-id"),
-            body["request_id"].as_str(),
-            "{text}"
-        );
+        assert_eq!(self.header("x-request-id"), body["request_id"].as_str(), "{text}");
         for inner in ["panicked", ".rs:", "src/", "backtrace", "RUST_"] {
             assert!(!text.contains(inner), "shows {inner:?}: {text}");
         }
@@ -92,20 +69,12 @@ pub fn read_response(stream: impl Read) -> io::Result<Response> {
         if line.is_empty() {
             break;
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| io::Error::other(format!("not a header: {line:?}")))?;
+        let (name, value) = line.split_once(':').ok_or_else(|| io::Error::other(format!("not a header: {line:?}")))?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut response = Response {
-        status,
-        headers,
-        body: Vec::new(),
-    };
+    let mut response = Response { status, headers, body: Vec::new() };
 
-    let length = response
-        .header("content-length")
-        .and_then(|value| value.parse::<u64>().ok());
+    let length = response.header("content-length").and_then(|value| value.parse::<u64>().ok());
     if response.header("transfer-encoding") == Some("chunked") {
         loop {
             let size = read_line(&mut reader)?;

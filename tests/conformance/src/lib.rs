@@ -23,10 +23,7 @@ use std::time::{Duration, Instant};
 pub fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "{what}: not within {seconds} seconds"
-        );
+        assert!(Instant::now() < deadline, "{what}: not within {seconds} seconds");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -39,11 +36,7 @@ pub fn processes_named(marker: &str) -> usize {
     entries
         .flatten()
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .filter(|cmdline| {
-            cmdline
-                .windows(marker.len())
-                .any(|window| window == marker.as_bytes())
-        })
+        .filter(|cmdline| cmdline.windows(marker.len()).any(|window| window == marker.as_bytes()))
         .count()
 }
 
@@ -72,30 +65,13 @@ pub fn assert_completed(answer: &Value) {
 /// Asserts that an execution failed with this kind of error, and that the error says something.
 #[track_caller]
 pub fn assert_failed(answer: &Value, kind: &str) {
-    let status = if kind == "timeout" {
-        "timeout"
-    } else {
-        "failed"
-    };
+    let status = if kind == "timeout" { "timeout" } else { "failed" };
     assert_eq!(answer["status"], status, "{}", shortened(answer));
     assert_eq!(answer["error"]["kind"], kind, "{}", shortened(answer));
-    assert_eq!(
-        keys(&answer["error"]),
-        ["kind", "message", "name", "traceback"],
-        "{}",
-        shortened(answer)
-    );
+    assert_eq!(keys(&answer["error"]), ["kind", "message", "name", "traceback"], "{}", shortened(answer));
     let message = answer["error"]["message"].as_str().unwrap_or_default();
-    assert!(
-        !message.is_empty(),
-        "an error without a message: {}",
-        shortened(answer)
-    );
-    assert!(
-        answer["return_value"].is_null(),
-        "a failed run has no return value: {}",
-        shortened(answer)
-    );
+    assert!(!message.is_empty(), "an error without a message: {}", shortened(answer));
+    assert!(answer["return_value"].is_null(), "a failed run has no return value: {}", shortened(answer));
 }
 
 /// A JSON value for a message: whole if short, else its beginning.

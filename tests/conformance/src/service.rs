@@ -56,10 +56,7 @@ impl Home {
         let mut command = Command::new(binary());
         command
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.0.path())
             .env("WORKSPACE_PATH", self.path("workspaces"))
             .env("STATE_PATH", self.path("state"))
@@ -77,11 +74,7 @@ impl Home {
 /// Runs a command to its end and collects what it prints; fails the test if it takes longer.
 #[track_caller]
 pub fn output_within(seconds: u64, command: &mut Command) -> Output {
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let pid = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
@@ -115,10 +108,7 @@ impl Service {
     pub fn start() -> Service {
         match std::env::var("CONFORMANCE_URL") {
             Ok(url) => Service {
-                address: url
-                    .trim_start_matches("http://")
-                    .trim_end_matches('/')
-                    .to_owned(),
+                address: url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
                 token: std::env::var("CONFORMANCE_TOKEN").ok(),
                 own: None,
             },
@@ -155,20 +145,11 @@ impl Service {
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log);
         let child = command.spawn().expect("the service starts");
-        let setting = |name| {
-            environment
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
+        let setting = |name| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let mut service = Service {
             address: String::new(),
             token: setting("EXECUTOR_API_TOKEN"),
-            own: Some(Own {
-                child,
-                home,
-                _turn: turn,
-            }),
+            own: Some(Own { child, home, _turn: turn }),
         };
 
         // A port that the test chose is waited for; any other is told in the log.
@@ -185,10 +166,7 @@ impl Service {
             }
             let ended = service.own_mut().child.try_wait().expect("a child's state");
             assert!(ended.is_none(), "the service ended at its start: {ended:?}");
-            assert!(
-                Instant::now() < deadline,
-                "the service did not listen within 30 seconds"
-            );
+            assert!(Instant::now() < deadline, "the service did not listen within 30 seconds");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -235,8 +213,7 @@ impl Service {
     /// A number of kB in the service's `/proc/PID/status`, such as `VmHWM`, the most it ever held.
     #[track_caller]
     pub fn memory_kb(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .expect("the service's status");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the service's status");
         status
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
@@ -258,10 +235,7 @@ impl Service {
             if let Some(status) = self.own_mut().child.try_wait().expect("a child's state") {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the service still runs after {seconds} seconds"
-            );
+            assert!(Instant::now() < deadline, "the service still runs after {seconds} seconds");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -270,12 +244,8 @@ impl Service {
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).expect("the service accepts connections");
-        stream
-            .set_read_timeout(Some(READ_TIMEOUT))
-            .expect("a read timeout");
-        stream
-            .set_write_timeout(Some(READ_TIMEOUT))
-            .expect("a write timeout");
+        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a read timeout");
+        stream.set_write_timeout(Some(READ_TIMEOUT)).expect("a write timeout");
         stream
     }
 
@@ -299,13 +269,7 @@ impl Service {
 
     /// One request. `Host`, `Content-Length` and the token are added unless they are among the headers.
     #[track_caller]
-    pub fn request(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Response {
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut stream = self.connect();
         let bytes = self.request_bytes(method, path, headers, body);
         let _ = stream.write_all(&bytes);
@@ -313,18 +277,8 @@ impl Service {
     }
 
     /// The bytes that `request` sends.
-    pub fn request_bytes(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Vec<u8> {
-        let has = |name: &str| {
-            headers
-                .iter()
-                .any(|(key, _)| key.eq_ignore_ascii_case(name))
-        };
+    pub fn request_bytes(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+        let has = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         let mut add = |name: &str, value: &str| head.push_str(&format!("{name}: {value}\r\n"));
         if !has("host") {
@@ -352,24 +306,14 @@ impl Service {
     /// `POST /execute` with this body as it is.
     #[track_caller]
     pub fn post(&self, body: impl AsRef<[u8]>) -> Response {
-        self.request(
-            "POST",
-            "/execute",
-            &[("Content-Type", "application/json")],
-            body.as_ref(),
-        )
+        self.request("POST", "/execute", &[("Content-Type", "application/json")], body.as_ref())
     }
 
     /// Runs something and gives the answer; anything but 200 fails the test.
     #[track_caller]
     pub fn execute(&self, request: Value) -> Value {
         let response = self.post(request.to_string());
-        assert_eq!(
-            response.status,
-            200,
-            "{}",
-            String::from_utf8_lossy(&response.body)
-        );
+        assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
         response.json()
     }
 
@@ -424,10 +368,6 @@ fn listening_address(log: &str) -> Option<String> {
 fn turn(alone: bool) -> Option<File> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/conformance.lock");
     let file = File::options().create(true).append(true).open(path).ok()?;
-    let locked = if alone {
-        file.lock()
-    } else {
-        file.lock_shared()
-    };
+    let locked = if alone { file.lock() } else { file.lock_shared() };
     locked.ok().map(|()| file)
 }

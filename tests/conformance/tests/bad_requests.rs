@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 #[track_caller]
 fn violations(response: &Response) -> Vec<(String, String)> {
     let body = response.assert_error(400, "Executor.ValidationError");
-    let list = body["error_detail"]
-        .as_array()
-        .unwrap_or_else(|| panic!("error_detail is a list: {body}"));
+    let list = body["error_detail"].as_array().unwrap_or_else(|| panic!("error_detail is a list: {body}"));
     assert!(!list.is_empty(), "{body}");
     list.iter()
         .map(|violation| {
@@ -36,16 +34,10 @@ fn changed(changes: Value) -> String {
 #[test]
 fn bodies_that_are_no_request_are_refused() {
     let service = Service::start();
-    let deep_lists = format!(
-        r#"{{"language":"shell","code":":","event":{{"a":{}{}}}}}"#,
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
-    let deep_objects = format!(
-        r#"{{"language":"shell","code":":","event":{}1{}}}"#,
-        r#"{"a":"#.repeat(100_000),
-        "}".repeat(100_000)
-    );
+    let deep_lists =
+        format!(r#"{{"language":"shell","code":":","event":{{"a":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let deep_objects =
+        format!(r#"{{"language":"shell","code":":","event":{}1{}}}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
     let unclosed = "[".repeat(100_000);
     let with_event = |event: &str| format!(r#"{{"language":"shell","code":":","event":{event}}}"#);
     let bodies: Vec<(&str, Vec<u8>)> = vec![
@@ -59,23 +51,11 @@ fn bodies_that_are_no_request_are_refused() {
         ("a number", b"42".to_vec()),
         ("a form", b"language=shell&code=echo".to_vec()),
         ("cut off", br#"{"language":"shell","code":"ec"#.to_vec()),
-        (
-            "a trailing comma",
-            br#"{"language":"shell","code":":",}"#.to_vec(),
-        ),
+        ("a trailing comma", br#"{"language":"shell","code":":",}"#.to_vec()),
         ("single quotes", b"{'language':'shell','code':':'}".to_vec()),
-        (
-            "a comment",
-            br#"{"language":"shell",/* why */"code":":"}"#.to_vec(),
-        ),
-        (
-            "two values",
-            br#"{"language":"shell","code":":"} {}"#.to_vec(),
-        ),
-        (
-            "text behind it",
-            br#"{"language":"shell","code":":"} echo"#.to_vec(),
-        ),
+        ("a comment", br#"{"language":"shell",/* why */"code":":"}"#.to_vec()),
+        ("two values", br#"{"language":"shell","code":":"} {}"#.to_vec()),
+        ("text behind it", br#"{"language":"shell","code":":"} echo"#.to_vec()),
         ("NaN", with_event(r#"{"a":NaN}"#).into()),
         ("Infinity", with_event(r#"{"a":Infinity}"#).into()),
         ("-Infinity", with_event(r#"{"a":-Infinity}"#).into()),
@@ -83,57 +63,18 @@ fn bodies_that_are_no_request_are_refused() {
         ("-1e999", with_event(r#"{"a":-1e999}"#).into()),
         ("a hexadecimal", with_event(r#"{"a":0x10}"#).into()),
         ("a leading zero", with_event(r#"{"a":010}"#).into()),
-        (
-            "a lone surrogate",
-            br#"{"language":"shell","code":"\ud800"}"#.to_vec(),
-        ),
-        (
-            "a raw line feed in a string",
-            b"{\"language\":\"shell\",\"code\":\"a\nb\"}".to_vec(),
-        ),
-        (
-            "invalid UTF-8 in code",
-            b"{\"language\":\"shell\",\"code\":\"\xff\xfe\"}".to_vec(),
-        ),
-        (
-            "invalid UTF-8 in the event",
-            b"{\"language\":\"shell\",\"code\":\":\",\"event\":{\"a\":\"\xc3\"}}".to_vec(),
-        ),
-        (
-            "an overlong encoding",
-            b"{\"language\":\"shell\",\"code\":\"\xc0\xaf\"}".to_vec(),
-        ),
-        (
-            "UTF-16",
-            "{\"code\":\":\"}"
-                .encode_utf16()
-                .flat_map(u16::to_le_bytes)
-                .collect(),
-        ),
-        (
-            "code twice",
-            br#"{"language":"shell","code":":","code":"echo ran"}"#.to_vec(),
-        ),
-        (
-            "code twice, once escaped",
-            br#"{"language":"shell","code":":","c\u006fde":"echo ran"}"#.to_vec(),
-        ),
-        (
-            "a key twice in the event",
-            with_event(r#"{"a":1,"a":2}"#).into(),
-        ),
-        (
-            "a key twice far inside",
-            with_event(r#"{"a":[{"b":{"c":1,"d":2,"c":3}}]}"#).into(),
-        ),
-        (
-            "a variable twice",
-            br#"{"language":"shell","code":":","env_vars":{"A":"1","A":"2"}}"#.to_vec(),
-        ),
-        (
-            "a limit twice",
-            br#"{"language":"shell","code":":","limits":{"memory_mb":64,"memory_mb":65}}"#.to_vec(),
-        ),
+        ("a lone surrogate", br#"{"language":"shell","code":"\ud800"}"#.to_vec()),
+        ("a raw line feed in a string", b"{\"language\":\"shell\",\"code\":\"a\nb\"}".to_vec()),
+        ("invalid UTF-8 in code", b"{\"language\":\"shell\",\"code\":\"\xff\xfe\"}".to_vec()),
+        ("invalid UTF-8 in the event", b"{\"language\":\"shell\",\"code\":\":\",\"event\":{\"a\":\"\xc3\"}}".to_vec()),
+        ("an overlong encoding", b"{\"language\":\"shell\",\"code\":\"\xc0\xaf\"}".to_vec()),
+        ("UTF-16", "{\"code\":\":\"}".encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("code twice", br#"{"language":"shell","code":":","code":"echo ran"}"#.to_vec()),
+        ("code twice, once escaped", br#"{"language":"shell","code":":","c\u006fde":"echo ran"}"#.to_vec()),
+        ("a key twice in the event", with_event(r#"{"a":1,"a":2}"#).into()),
+        ("a key twice far inside", with_event(r#"{"a":[{"b":{"c":1,"d":2,"c":3}}]}"#).into()),
+        ("a variable twice", br#"{"language":"shell","code":":","env_vars":{"A":"1","A":"2"}}"#.to_vec()),
+        ("a limit twice", br#"{"language":"shell","code":":","limits":{"memory_mb":64,"memory_mb":65}}"#.to_vec()),
         ("100,000 deep lists", deep_lists.into()),
         ("100,000 deep objects", deep_objects.into()),
         ("100,000 open brackets", unclosed.into()),
@@ -213,10 +154,7 @@ fn a_wrong_field_is_refused_by_name() {
         ("stdin", json!({"stdin": ["x"]})),
         ("working_directory", json!({"working_directory": 5})),
         ("working_directory", json!({"working_directory": "../x"})),
-        (
-            "working_directory",
-            json!({"working_directory": "a/../../b"}),
-        ),
+        ("working_directory", json!({"working_directory": "a/../../b"})),
         ("working_directory", json!({"working_directory": "a/.."})),
         ("working_directory", json!({"working_directory": "/etc"})),
         ("working_directory", json!({"working_directory": "a\u{0}b"})),
@@ -238,10 +176,7 @@ fn a_wrong_field_is_refused_by_name() {
         ("processes", json!({"limits": {"processes": 129}})),
         ("processes", json!({"limits": {"processes": 1.5}})),
         ("output_bytes", json!({"limits": {"output_bytes": -1}})),
-        (
-            "output_bytes",
-            json!({"limits": {"output_bytes": 10_485_761}}),
-        ),
+        ("output_bytes", json!({"limits": {"output_bytes": 10_485_761}})),
         ("colour", json!({"colour": "red"})),
         ("Code", json!({"Code": "x"})),
         ("colour", json!({"limits": {"colour": 1}})),
@@ -275,9 +210,7 @@ fn a_wrong_field_is_refused_by_name() {
         let body = changed(changes);
         println!("{field}: {}", body.chars().take(150).collect::<String>());
         let list = violations(&service.post(body));
-        let named = list
-            .iter()
-            .any(|(name, message)| name.contains(field) || message.contains(field));
+        let named = list.iter().any(|(name, message)| name.contains(field) || message.contains(field));
         assert!(named, "{field} is not named in {list:?}");
     }
     service.assert_alive();
@@ -302,14 +235,16 @@ fn what_is_required_is_missed_by_name() {
 
 #[test]
 fn all_violations_come_in_one_answer() {
-    let list = violations(&Service::start().post(
-        json!({
-            "code": "", "language": "ruby", "timeout": 0, "session_id": "../x", "execution_id": 5,
-            "env_vars": {"A=B": "", "1": ""}, "mode": "fast", "working_directory": "/etc",
-            "limits": {"memory_mb": 1_000_000, "colour": 1}, "colour": "red", "event": {"__timeout": "x"}
-        })
-        .to_string(),
-    ));
+    let list = violations(
+        &Service::start().post(
+            json!({
+                "code": "", "language": "ruby", "timeout": 0, "session_id": "../x", "execution_id": 5,
+                "env_vars": {"A=B": "", "1": ""}, "mode": "fast", "working_directory": "/etc",
+                "limits": {"memory_mb": 1_000_000, "colour": 1}, "colour": "red", "event": {"__timeout": "x"}
+            })
+            .to_string(),
+        ),
+    );
     let text = format!("{list:?}");
     for field in [
         "code",
@@ -353,8 +288,7 @@ fn ids_and_limits_at_their_bounds_are_taken() {
         assert_eq!(response.json()["stdout"], "ran\n", "{changes}");
     }
     let longest = format!("{}{longest}", std::process::id())[..128].to_owned();
-    let answer =
-        service.execute(json!({"language": "shell", "code": ":", "execution_id": longest}));
+    let answer = service.execute(json!({"language": "shell", "code": ":", "execution_id": longest}));
     assert_eq!(answer["execution_id"], longest);
 }
 
@@ -368,10 +302,7 @@ fn configured_bounds_of_a_request_hold() {
         ("MAX_MEMORY_MB", "128"),
     ]);
     let code = |size: usize| format!("{:#<size$}", "echo ran ");
-    assert_eq!(
-        service.post(changed(json!({"code": code(100)}))).status,
-        200
-    );
+    assert_eq!(service.post(changed(json!({"code": code(100)}))).status, 200);
     violations(&service.post(changed(json!({"code": code(101)}))));
     let umlauts = format!("# {}", "ü".repeat(50));
     violations(&service.post(changed(json!({"code": umlauts}))));
@@ -382,9 +313,7 @@ fn configured_bounds_of_a_request_hold() {
     let body = |size: usize| format!("{:size$}", changed(json!({})));
     assert_eq!(service.post(body(2000)).status, 200);
     for size in [2001, 10_000, 5_000_000] {
-        service
-            .post(body(size))
-            .assert_error(413, "Executor.PayloadTooLarge");
+        service.post(body(size)).assert_error(413, "Executor.PayloadTooLarge");
     }
     service.assert_alive();
 }
@@ -394,12 +323,8 @@ fn a_body_over_the_bound_is_refused_before_it_is_sent() {
     let service = Service::with(&[("MAX_BODY_BYTES", "2000")]);
     for length in ["2001", "1000000000000", "18446744073709551614"] {
         let mut stream = service.connect();
-        write!(
-            stream,
-            "POST /execute HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n{{",
-            service.address()
-        )
-        .expect("the head is sent");
+        write!(stream, "POST /execute HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n{{", service.address())
+            .expect("the head is sent");
         let start = Instant::now();
         let response = read_response(&stream).expect("an answer");
         response.assert_error(413, "Executor.PayloadTooLarge");
@@ -421,24 +346,11 @@ fn a_chunked_body_is_as_good_as_any() {
     let service = Service::start();
     let body = changed(json!({}));
     let (first, second) = body.split_at(7);
-    let request = service.request_bytes(
-        "POST",
-        "/execute",
-        &[("Transfer-Encoding", "chunked"), ("Content-Length", "")],
-        b"",
-    );
-    let request = String::from_utf8(request)
-        .expect("text")
-        .replace("Content-Length: \r\n", "");
+    let request =
+        service.request_bytes("POST", "/execute", &[("Transfer-Encoding", "chunked"), ("Content-Length", "")], b"");
+    let request = String::from_utf8(request).expect("text").replace("Content-Length: \r\n", "");
     let response = service
-        .raw(
-            format!(
-                "{request}{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
-                first.len(),
-                second.len()
-            )
-            .as_bytes(),
-        )
+        .raw(format!("{request}{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len()).as_bytes())
         .expect("an answer");
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.json()["stdout"], "ran\n");
@@ -466,12 +378,7 @@ fn the_documents_curl_lines_work_without_a_json_content_type() {
 fn a_client_that_asks_before_it_sends_the_body_is_told_to_go_on() {
     let service = Service::start();
     let body = changed(json!({}));
-    let bytes = service.request_bytes(
-        "POST",
-        "/execute",
-        &[("Expect", "100-continue")],
-        body.as_bytes(),
-    );
+    let bytes = service.request_bytes("POST", "/execute", &[("Expect", "100-continue")], body.as_bytes());
     let (head, body) = bytes.split_at(bytes.len() - body.len());
     let mut stream = service.connect();
     stream.write_all(head).expect("the head is sent");
@@ -490,70 +397,29 @@ fn a_malformed_request_gets_400_or_an_end() {
         ("not HTTP", "hello there\r\n\r\n".to_owned()),
         ("TLS", "\u{16}\u{3}\u{1}\0\u{1}\0\r\n\r\n".to_owned()),
         ("no version", format!("GET /health\r\n{host}\r\n\r\n")),
-        (
-            "a wrong version",
-            format!("GET /health HTTP/9.9\r\n{host}\r\n\r\n"),
-        ),
-        (
-            "a space in the path",
-            format!("GET /he alth HTTP/1.1\r\n{host}\r\n\r\n"),
-        ),
-        (
-            "no colon",
-            format!("GET /health HTTP/1.1\r\n{host}\r\nnonsense\r\n\r\n"),
-        ),
-        (
-            "a header name with a space",
-            format!("GET /health HTTP/1.1\r\n{host}\r\na b: c\r\n\r\n"),
-        ),
-        (
-            "a NUL in a header",
-            format!("GET /health HTTP/1.1\r\n{host}\r\na: b\0c\r\n\r\n"),
-        ),
-        (
-            "a huge header",
-            format!("GET /health HTTP/1.1\r\n{host}\r\na: {long}\r\n\r\n"),
-        ),
-        (
-            "a huge path",
-            format!("GET /{long} HTTP/1.1\r\n{host}\r\n\r\n"),
-        ),
-        (
-            "a length that is text",
-            format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: abc\r\n\r\n{{}}"),
-        ),
-        (
-            "a negative length",
-            format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: -1\r\n\r\n{{}}"),
-        ),
+        ("a wrong version", format!("GET /health HTTP/9.9\r\n{host}\r\n\r\n")),
+        ("a space in the path", format!("GET /he alth HTTP/1.1\r\n{host}\r\n\r\n")),
+        ("no colon", format!("GET /health HTTP/1.1\r\n{host}\r\nnonsense\r\n\r\n")),
+        ("a header name with a space", format!("GET /health HTTP/1.1\r\n{host}\r\na b: c\r\n\r\n")),
+        ("a NUL in a header", format!("GET /health HTTP/1.1\r\n{host}\r\na: b\0c\r\n\r\n")),
+        ("a huge header", format!("GET /health HTTP/1.1\r\n{host}\r\na: {long}\r\n\r\n")),
+        ("a huge path", format!("GET /{long} HTTP/1.1\r\n{host}\r\n\r\n")),
+        ("a length that is text", format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: abc\r\n\r\n{{}}")),
+        ("a negative length", format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: -1\r\n\r\n{{}}")),
         (
             "a length over 64 bits",
-            format!(
-                "POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: 99999999999999999999999\r\n\r\n{{}}"
-            ),
+            format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: 99999999999999999999999\r\n\r\n{{}}"),
         ),
         (
             "two lengths",
-            format!(
-                "POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"
-            ),
+            format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"),
         ),
         (
             "a chunk of no size",
-            format!(
-                "POST /execute HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n{{}}\r\n0\r\n\r\n"
-            ),
+            format!("POST /execute HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n{{}}\r\n0\r\n\r\n"),
         ),
-        (
-            "a cut chunk",
-            format!(
-                "POST /execute HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{{}}"
-            ),
-        ),
-        (
-            "a truncated body",
-            format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: 500\r\n\r\n{{\"code\":"),
-        ),
+        ("a cut chunk", format!("POST /execute HTTP/1.1\r\n{host}\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{{}}")),
+        ("a truncated body", format!("POST /execute HTTP/1.1\r\n{host}\r\nContent-Length: 500\r\n\r\n{{\"code\":")),
     ];
     for (name, bytes) in cases {
         println!("{name}");
@@ -569,14 +435,8 @@ fn a_malformed_request_gets_400_or_an_end() {
         assert!(start.elapsed() < Duration::from_secs(5), "{name}");
     }
     let many: String = (0..5000).map(|n| format!("x-{n}: y\r\n")).collect();
-    if let Ok(response) =
-        service.raw(format!("GET /health HTTP/1.1\r\n{host}\r\n{many}\r\n").as_bytes())
-    {
-        assert!(
-            (400..=431).contains(&response.status),
-            "{}",
-            response.status
-        );
+    if let Ok(response) = service.raw(format!("GET /health HTTP/1.1\r\n{host}\r\n{many}\r\n").as_bytes()) {
+        assert!((400..=431).contains(&response.status), "{}", response.status);
     }
     service.assert_alive();
 }
@@ -597,13 +457,7 @@ fn a_head_that_comes_slowly_is_cut_off() {
     let mut stream = service.connect();
     let start = Instant::now();
     stream
-        .write_all(
-            format!(
-                "GET /health HTTP/1.1\r\nHost: {}\r\nx-slow: ",
-                service.address()
-            )
-            .as_bytes(),
-        )
+        .write_all(format!("GET /health HTTP/1.1\r\nHost: {}\r\nx-slow: ", service.address()).as_bytes())
         .expect("the beginning is sent");
     let mut reader = stream.try_clone().expect("a second handle");
     let answer = std::thread::spawn(move || read_response(&mut reader));
@@ -612,10 +466,7 @@ fn a_head_that_comes_slowly_is_cut_off() {
         let _ = stream.write_all(b"a");
         std::thread::sleep(Duration::from_millis(500));
     }
-    assert!(
-        start.elapsed() > Duration::from_secs(3),
-        "no patience at all"
-    );
+    assert!(start.elapsed() > Duration::from_secs(3), "no patience at all");
     if let Ok(response) = answer.join().expect("the reader") {
         assert!([400, 408].contains(&response.status), "{}", response.status);
     }
@@ -628,19 +479,14 @@ fn a_body_that_stops_coming_is_cut_off() {
     let body = changed(json!({}));
     let bytes = service.request_bytes("POST", "/execute", &[], body.as_bytes());
     let mut stream = service.connect();
-    stream
-        .write_all(&bytes[..bytes.len() - 5])
-        .expect("most of it is sent");
+    stream.write_all(&bytes[..bytes.len() - 5]).expect("most of it is sent");
     let start = Instant::now();
     if let Ok(response) = read_response(&stream) {
         assert_eq!(response.status, 408, "{}", response.text());
     }
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
-    assert!(
-        elapsed > Duration::from_secs(3),
-        "no patience at all: {elapsed:?}"
-    );
+    assert!(elapsed > Duration::from_secs(3), "no patience at all: {elapsed:?}");
     service.assert_alive();
 }
 
@@ -685,11 +531,7 @@ fn slow_clients_do_not_hold_the_others_up() {
         .collect();
     let start = Instant::now();
     service.assert_alive();
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     drop(slow);
     service.assert_alive();
 }
@@ -710,15 +552,7 @@ fn a_client_that_leaves_at_once_does_no_harm() {
 #[test]
 fn unknown_paths_and_methods_are_told_in_the_same_shape() {
     let service = Service::start();
-    for path in [
-        "/nothing",
-        "/execute/",
-        "/executes",
-        "/../etc/passwd",
-        "/%2e%2e/etc/passwd",
-        "/%00",
-        "/health/x",
-    ] {
+    for path in ["/nothing", "/execute/", "/executes", "/../etc/passwd", "/%2e%2e/etc/passwd", "/%00", "/health/x"] {
         service.get(path).assert_error(404, "Executor.NotFound");
     }
     for (method, path, allowed) in [
@@ -733,10 +567,7 @@ fn unknown_paths_and_methods_are_told_in_the_same_shape() {
         let response = service.request(method, path, &[], b"");
         response.assert_error(405, "Executor.MethodNotAllowed");
         let allow = response.header("allow").unwrap_or_default();
-        assert!(
-            allow.split(',').any(|name| name.trim() == allowed),
-            "{method} {path}: Allow: {allow:?}"
-        );
+        assert!(allow.split(',').any(|name| name.trim() == allowed), "{method} {path}: Allow: {allow:?}");
     }
 }
 
@@ -746,17 +577,12 @@ fn every_response_has_a_request_id() {
     let get = |path: &str, id: Option<&str>| {
         let headers: Vec<_> = id.into_iter().map(|id| ("X-Request-Id", id)).collect();
         let response = service.request("GET", path, &headers, b"");
-        response
-            .header("x-request-id")
-            .expect("a request id")
-            .to_owned()
+        response.header("x-request-id").expect("a request id").to_owned()
     };
     let well_formed = |id: &str| {
         id.len() <= 128
             && id.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && id
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+            && id.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
     for path in ["/", "/health", "/info", "/nothing", "/execute"] {
         assert_eq!(get(path, Some("abc-123.X_9")), "abc-123.X_9", "{path}");
@@ -769,18 +595,10 @@ fn every_response_has_a_request_id() {
         }
     }
     let body = changed(json!({}));
-    let response = service.request(
-        "POST",
-        "/execute",
-        &[("x-request-id", "mine")],
-        body.as_bytes(),
-    );
+    let response = service.request("POST", "/execute", &[("x-request-id", "mine")], body.as_bytes());
     assert_eq!(response.header("x-request-id"), Some("mine"));
     let response = service.request("POST", "/execute", &[("x-request-id", "mine")], b"{");
-    assert_eq!(
-        response.assert_error(400, "Executor.ValidationError")["request_id"],
-        "mine"
-    );
+    assert_eq!(response.assert_error(400, "Executor.ValidationError")["request_id"], "mine");
 }
 
 #[test]
@@ -802,13 +620,9 @@ fn a_token_is_asked_for_everywhere_but_at_health() {
         "Bearer correct-horse-battery, Bearer x",
         "Bearer \u{fc}",
     ] {
-        for (method, path) in [
-            ("POST", "/execute"),
-            ("GET", "/info"),
-            ("GET", "/"),
-            ("GET", "/nothing"),
-            ("GET", "/execute"),
-        ] {
+        for (method, path) in
+            [("POST", "/execute"), ("GET", "/info"), ("GET", "/"), ("GET", "/nothing"), ("GET", "/execute")]
+        {
             let headers = [("Authorization", authorization)];
             let response = service.request(method, path, &headers, body.as_bytes());
             let mut error = response.assert_error(401, "Executor.Unauthorized");
@@ -822,10 +636,7 @@ fn a_token_is_asked_for_everywhere_but_at_health() {
     assert_eq!(bodies.len(), 1, "the error is always the same: {bodies:?}");
 
     // Refused before the body is looked at.
-    let headers = [
-        ("Authorization", "Bearer wrong"),
-        ("Content-Length", "1000000000000"),
-    ];
+    let headers = [("Authorization", "Bearer wrong"), ("Content-Length", "1000000000000")];
     let response = service.request("POST", "/execute", &headers, b"{");
     response.assert_error(401, "Executor.Unauthorized");
 
@@ -838,17 +649,8 @@ fn a_token_is_asked_for_everywhere_but_at_health() {
 fn a_foreign_origin_is_refused() {
     let service = Service::start();
     let body = changed(json!({}));
-    for origin in [
-        "http://evil.example",
-        "null",
-        "http://localhost",
-        "https://127.0.0.1",
-    ] {
-        for (method, path) in [
-            ("POST", "/execute"),
-            ("GET", "/info"),
-            ("OPTIONS", "/execute"),
-        ] {
+    for origin in ["http://evil.example", "null", "http://localhost", "https://127.0.0.1"] {
+        for (method, path) in [("POST", "/execute"), ("GET", "/info"), ("OPTIONS", "/execute")] {
             let response = service.request(method, path, &[("Origin", origin)], body.as_bytes());
             response.assert_error(403, "Executor.ForbiddenOrigin");
             assert_eq!(response.header("access-control-allow-origin"), None);
@@ -860,10 +662,7 @@ fn a_foreign_origin_is_refused() {
 #[test]
 fn a_listed_origin_may_call() {
     let service = Service::with(&[
-        (
-            "ALLOWED_ORIGINS",
-            "https://app.example,http://localhost:3000",
-        ),
+        ("ALLOWED_ORIGINS", "https://app.example,http://localhost:3000"),
         ("EXECUTOR_API_TOKEN", "token"),
     ]);
     let body = changed(json!({}));
@@ -880,10 +679,7 @@ fn a_listed_origin_may_call() {
                 ("Authorization", ""),
                 ("Origin", origin),
                 ("Access-Control-Request-Method", "POST"),
-                (
-                    "Access-Control-Request-Headers",
-                    "authorization,content-type",
-                ),
+                ("Access-Control-Request-Headers", "authorization,content-type"),
             ],
             b"",
         );
@@ -892,17 +688,10 @@ fn a_listed_origin_may_call() {
         let allowed = |name: &str| response.header(name).unwrap_or_default().to_lowercase();
         assert!(allowed("access-control-allow-methods").contains("post"));
         let headers = allowed("access-control-allow-headers");
-        assert!(
-            headers.contains("authorization") && headers.contains("content-type"),
-            "{headers}"
-        );
+        assert!(headers.contains("authorization") && headers.contains("content-type"), "{headers}");
     }
-    for origin in [
-        "https://app.example.evil",
-        "http://app.example",
-        "https://app.example:444",
-        "https://APP.example/x",
-    ] {
+    for origin in ["https://app.example.evil", "http://app.example", "https://app.example:444", "https://APP.example/x"]
+    {
         let response = service.request("POST", "/execute", &[("Origin", origin)], body.as_bytes());
         response.assert_error(403, "Executor.ForbiddenOrigin");
     }
@@ -911,17 +700,8 @@ fn a_listed_origin_may_call() {
 #[test]
 fn a_foreign_host_is_refused_on_loopback() {
     let service = Service::with(&[]);
-    let port = service
-        .address()
-        .rsplit(':')
-        .next()
-        .expect("a port")
-        .to_owned();
-    let status = |host: &str| {
-        service
-            .request("GET", "/info", &[("Host", host)], b"")
-            .status
-    };
+    let port = service.address().rsplit(':').next().expect("a port").to_owned();
+    let status = |host: &str| service.request("GET", "/info", &[("Host", host)], b"").status;
     for name in ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"] {
         assert_eq!(status(name), 200, "{name}");
         assert_eq!(status(&format!("{name}:{port}")), 200, "{name}");
@@ -941,20 +721,14 @@ fn a_foreign_host_is_refused_on_loopback() {
             response.assert_error(403, "Executor.ForbiddenHost");
         }
     }
-    let response = service
-        .raw(b"GET /info HTTP/1.1\r\n\r\n")
-        .expect("an answer");
+    let response = service.raw(b"GET /info HTTP/1.1\r\n\r\n").expect("an answer");
     assert!([400, 403].contains(&response.status), "{}", response.status);
 }
 
 #[test]
 fn the_hosts_that_are_allowed_can_be_set() {
     let service = Service::with(&[("ALLOWED_HOSTS", "sandbox.example,other.example")]);
-    let status = |host: &str| {
-        service
-            .request("GET", "/info", &[("Host", host)], b"")
-            .status
-    };
+    let status = |host: &str| service.request("GET", "/info", &[("Host", host)], b"").status;
     assert_eq!(status("sandbox.example"), 200);
     assert_eq!(status("other.example:8080"), 200);
     assert_eq!(status("evil.example"), 403);

@@ -66,15 +66,8 @@ fn a_wrong_value_stops_the_start_with_one_line() {
         let output = output_within(10, command.env(variable, value));
         let error = stderr(&output);
         assert!(!output.status.success(), "{variable}={value}");
-        assert_eq!(
-            error.trim().lines().count(),
-            1,
-            "{variable}={value}: {error}"
-        );
-        assert!(
-            error.contains(variable) && error.contains(value),
-            "{variable}={value}: {error}"
-        );
+        assert_eq!(error.trim().lines().count(), 1, "{variable}={value}: {error}");
+        assert!(error.contains(variable) && error.contains(value), "{variable}={value}: {error}");
     }
 }
 
@@ -93,19 +86,11 @@ fn an_unusable_workspace_stops_the_start_with_its_fix() {
     let home = Home::new();
     let file = home.write("file", "not a folder");
     let unusable = file.join("workspace");
-    let output = output_within(
-        10,
-        home.command()
-            .arg("serve")
-            .env("EXECUTOR_PORT", "0")
-            .env("WORKSPACE_PATH", &unusable),
-    );
+    let output =
+        output_within(10, home.command().arg("serve").env("EXECUTOR_PORT", "0").env("WORKSPACE_PATH", &unusable));
     assert!(!output.status.success());
     let error = stderr(&output);
-    assert!(
-        error.contains("WORKSPACE_PATH") && error.contains(text(&unusable)),
-        "{error}"
-    );
+    assert!(error.contains("WORKSPACE_PATH") && error.contains(text(&unusable)), "{error}");
     assert!(
         error.contains("chmod 755") || error.contains("export WORKSPACE_PATH="),
         "the fix of the troubleshooting document: {error}"
@@ -118,19 +103,9 @@ fn isolation_that_can_not_be_had_stops_the_start() {
         return;
     }
     let home = Home::new();
-    let output = output_within(
-        20,
-        home.command()
-            .arg("serve")
-            .env("EXECUTOR_PORT", "0")
-            .env("ISOLATION", "seatbelt"),
-    );
+    let output = output_within(20, home.command().arg("serve").env("EXECUTOR_PORT", "0").env("ISOLATION", "seatbelt"));
     assert!(!output.status.success());
-    assert!(
-        stderr(&output).to_lowercase().contains("seatbelt"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).to_lowercase().contains("seatbelt"), "{}", stderr(&output));
 }
 
 #[test]
@@ -147,11 +122,7 @@ fn the_configuration_file_has_no_unknown_keys() {
         let error = stderr(&output).to_lowercase();
         assert!(error.contains(named), "{content}: {error}");
     }
-    let output = output_within(
-        10,
-        home.command()
-            .args(["--config", text(&home.path("absent.toml")), "config"]),
-    );
+    let output = output_within(10, home.command().args(["--config", text(&home.path("absent.toml")), "config"]));
     assert!(!output.status.success());
     assert!(stderr(&output).contains("absent.toml"));
 }
@@ -217,15 +188,11 @@ fn config_prints_every_value_with_its_source_and_no_secret() {
     assert!(memory.contains("303") && memory.contains("env"), "{memory}");
     let processes = line("MAX_PROCESSES");
     assert!(
-        processes.contains("77")
-            && (processes.contains("file") || processes.contains("config.toml")),
+        processes.contains("77") && (processes.contains("file") || processes.contains("config.toml")),
         "{processes}"
     );
     let body = line("MAX_BODY_BYTES");
-    assert!(
-        body.contains("67108864") && body.contains("default"),
-        "{body}"
-    );
+    assert!(body.contains("67108864") && body.contains("default"), "{body}");
 }
 
 #[test]
@@ -233,11 +200,7 @@ fn the_version_and_the_help_are_printed() {
     let home = Home::new();
     let output = output_within(10, home.command().arg("--version"));
     assert!(output.status.success());
-    assert!(
-        stdout(&output).starts_with("sandbox-executor "),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).starts_with("sandbox-executor "), "{}", stdout(&output));
     let output = output_within(10, home.command().arg("--help"));
     assert!(output.status.success());
     for command in ["serve", "run", "doctor", "config", "completions"] {
@@ -279,10 +242,7 @@ fn run_prints_what_the_handler_returns() {
     let code = "def handler(event):\n    print('printed')\n    return {'message': f\"Hello, {event['name']}!\"}\n";
     let file = home.write("hello.py", code);
     let event = home.write("event.json", "{\"name\": \"Alice\"}");
-    for event in [
-        "{\"name\": \"Alice\"}".to_owned(),
-        format!("@{}", text(&event)),
-    ] {
+    for event in ["{\"name\": \"Alice\"}".to_owned(), format!("@{}", text(&event))] {
         let output = run(&home, &["--event", &event, text(&file)]);
         assert!(output.status.success(), "{}", stderr(&output));
         let printed = stdout(&output);
@@ -309,11 +269,7 @@ fn run_guesses_the_language_from_the_name() {
     let file = home.write("a.txt", "echo here");
     let output = run(&home, &[text(&file)]);
     assert!(!output.status.success());
-    assert!(
-        stderr(&output).contains("--language"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("--language"), "{}", stderr(&output));
     let output = run(&home, &["--language", "shell", text(&file)]);
     assert_eq!(stdout(&output), "here\n");
 }
@@ -323,16 +279,7 @@ fn run_takes_code_from_stdin_and_variables_from_the_line() {
     let home = Home::new();
     let mut child = home
         .command()
-        .args([
-            "run",
-            "--language",
-            "python",
-            "--env",
-            "A=b=c",
-            "--env",
-            "D=",
-            "-",
-        ])
+        .args(["run", "--language", "python", "--env", "A=b=c", "--env", "D=", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -360,18 +307,10 @@ fn run_exits_as_the_program_did() {
     ] {
         let file = home.write(name, code);
         let output = run(&home, &[text(&file)]);
-        assert_eq!(
-            output.status.code(),
-            Some(exit_code),
-            "{name}: {}",
-            stderr(&output)
-        );
+        assert_eq!(output.status.code(), Some(exit_code), "{name}: {}", stderr(&output));
         if name == "raise.py" {
             let error = stderr(&output);
-            assert!(
-                error.contains("ValueError: why") && error.contains("line 1"),
-                "{error}"
-            );
+            assert!(error.contains("ValueError: why") && error.contains("line 1"), "{error}");
         }
     }
     let file = home.write("sleep.sh", "echo before; sleep 30");
@@ -382,22 +321,12 @@ fn run_exits_as_the_program_did() {
     assert!(start.elapsed() < Duration::from_secs(10));
 
     let file = home.write("memory.py", "x = [b'x' * 10**7 for _ in range(100)]");
-    let output = output_within(
-        60,
-        home.command()
-            .args(["run", text(&file)])
-            .env("MAX_MEMORY_MB", "96"),
-    );
+    let output = output_within(60, home.command().args(["run", text(&file)]).env("MAX_MEMORY_MB", "96"));
     assert_eq!(output.status.code(), Some(137), "{}", stderr(&output));
 
     if cfg!(target_os = "linux") {
         let file = home.write("any.sh", "echo ran");
-        let output = output_within(
-            60,
-            home.command()
-                .args(["run", text(&file)])
-                .env("ISOLATION", "seatbelt"),
-        );
+        let output = output_within(60, home.command().args(["run", text(&file)]).env("ISOLATION", "seatbelt"));
         assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
         assert!(!stdout(&output).contains("ran"));
     }
@@ -406,26 +335,15 @@ fn run_exits_as_the_program_did() {
 #[test]
 fn run_streams_output_as_it_comes() {
     let home = Home::new();
-    let file = home.write(
-        "slow.py",
-        "import time\nprint('first')\ntime.sleep(3)\nprint('second')",
-    );
+    let file = home.write("slow.py", "import time\nprint('first')\ntime.sleep(3)\nprint('second')");
     let start = Instant::now();
-    let mut child = home
-        .command()
-        .args(["run", text(&file)])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
+    let mut child =
+        home.command().args(["run", text(&file)]).stdout(Stdio::piped()).spawn().expect("the program starts");
     let mut reader = BufReader::new(child.stdout.take().expect("its stdout"));
     let mut line = String::new();
     reader.read_line(&mut line).expect("a line");
     assert_eq!(line, "first\n");
-    assert!(
-        start.elapsed() < Duration::from_millis(2500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
     let mut rest = String::new();
     reader.read_to_string(&mut rest).expect("the rest");
     assert!(rest.starts_with("second\n"), "{rest}");
@@ -440,11 +358,7 @@ fn run_keeps_stdout_and_stderr_apart_and_as_they_are() {
     let output = run(&home, &[text(&file)]);
     assert!(output.status.success());
     assert!(output.stdout == b"a\xffb" || output.stdout == "a\u{fffd}b".as_bytes());
-    assert_eq!(
-        stderr(&output),
-        "e\n",
-        "no log and no spinner when it is no terminal"
-    );
+    assert_eq!(stderr(&output), "e\n", "no log and no spinner when it is no terminal");
 }
 
 #[test]
@@ -483,10 +397,7 @@ fn run_tells_what_is_wrong_with_its_arguments() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(!stdout(&output).contains("ran"), "{arguments:?}");
         let error = stderr(&output);
-        assert!(
-            !error.trim().is_empty() && !error.contains("panicked"),
-            "{arguments:?}: {error}"
-        );
+        assert!(!error.trim().is_empty() && !error.contains("panicked"), "{arguments:?}: {error}");
     }
 }
 
@@ -495,12 +406,7 @@ fn run_works_beside_a_running_service() {
     let service = conformance::Service::with(&[]);
     let home = Home::new();
     let file = home.write("a.sh", "echo here");
-    let output = output_within(
-        30,
-        home.command()
-            .args(["run", text(&file)])
-            .env("STATE_PATH", service.path("state")),
-    );
+    let output = output_within(30, home.command().args(["run", text(&file)]).env("STATE_PATH", service.path("state")));
     assert_eq!(stdout(&output), "here\n", "{}", stderr(&output));
     service.assert_alive();
 }
@@ -520,10 +426,7 @@ fn doctor_finds_this_machine_well() {
     let printed = stdout(&output);
     assert!(output.status.success(), "{printed}{}", stderr(&output));
     for subject in ["bwrap", "python", "node", "workspace"] {
-        let found = printed
-            .to_lowercase()
-            .replace("bubblewrap", "bwrap")
-            .contains(subject);
+        let found = printed.to_lowercase().replace("bubblewrap", "bwrap").contains(subject);
         assert!(found, "{subject} is not in {printed}");
     }
     let output = output_within(60, doctor(&home).arg("--json"));
@@ -538,12 +441,7 @@ fn doctor_finds_what_is_wrong_and_tells_the_fix() {
     let file = home.write("file", "not a folder");
     let unusable = file.join("workspace");
     for arguments in [&[][..], &["--json"]] {
-        let output = output_within(
-            60,
-            doctor(&home)
-                .args(arguments)
-                .env("WORKSPACE_PATH", &unusable),
-        );
+        let output = output_within(60, doctor(&home).args(arguments).env("WORKSPACE_PATH", &unusable));
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         let printed = stdout(&output);
         assert!(printed.contains("WORKSPACE_PATH"), "{printed}");

@@ -1,15 +1,11 @@
 //! How an execution ends: its exit code, a signal, the timeout, its memory, its output, its descendants.
 
-use conformance::{
-    Service, assert_completed, assert_failed, processes_named, shortened, wait_until,
-};
+use conformance::{Service, assert_completed, assert_failed, processes_named, shortened, wait_until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 fn number(value: &Value) -> f64 {
-    value
-        .as_f64()
-        .unwrap_or_else(|| panic!("a number: {value}"))
+    value.as_f64().unwrap_or_else(|| panic!("a number: {value}"))
 }
 
 #[test]
@@ -17,29 +13,13 @@ fn a_programs_exit_code_is_its_own() {
     let service = Service::start();
     for (language, code, exit_code) in [
         ("python", "import sys\nprint('out')\nsys.exit(3)", 3),
-        (
-            "python",
-            "import sys\nprint('out')\ndef handler(event): sys.exit(7)",
-            7,
-        ),
+        ("python", "import sys\nprint('out')\ndef handler(event): sys.exit(7)", 7),
         ("python", "print('out')\nraise SystemExit('why')", 1),
-        (
-            "python",
-            "import os\nprint('out', flush=True)\nos._exit(9)",
-            9,
-        ),
+        ("python", "import os\nprint('out', flush=True)\nos._exit(9)", 9),
         ("javascript", "console.log('out'); process.exit(4)", 4),
         ("javascript", "console.log('out'); process.exitCode = 6", 6),
-        (
-            "javascript",
-            "console.log('out'); exports.handler = () => process.exit(8)",
-            8,
-        ),
-        (
-            "javascript",
-            "import 'fs'; console.log('out'); process.exit(4)",
-            4,
-        ),
+        ("javascript", "console.log('out'); exports.handler = () => process.exit(8)", 8),
+        ("javascript", "import 'fs'; console.log('out'); process.exit(4)", 4),
         ("shell", "echo out; exit 5", 5),
         ("shell", "set -e; echo out; false; echo not here", 1),
         ("shell", "echo out; bash -c 'kill -SEGV $$'; exit $?", 139),
@@ -78,22 +58,10 @@ fn exit_code_zero_is_completed() {
 fn a_signal_is_named() {
     let service = Service::start();
     for (language, code, signal) in [
-        (
-            "python",
-            "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
-            "SIGSEGV",
-        ),
-        (
-            "python",
-            "import os, signal\ndef handler(event): os.kill(os.getpid(), signal.SIGKILL)",
-            "SIGKILL",
-        ),
+        ("python", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("python", "import os, signal\ndef handler(event): os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
         ("python", "import os\nos.abort()", "SIGABRT"),
-        (
-            "javascript",
-            "process.kill(process.pid, 'SIGSEGV')",
-            "SIGSEGV",
-        ),
+        ("javascript", "process.kill(process.pid, 'SIGSEGV')", "SIGSEGV"),
         ("javascript", "process.abort()", "SIGABRT"),
         ("shell", "kill -SEGV $$", "SIGSEGV"),
         ("shell", "kill -TERM $$", "SIGTERM"),
@@ -111,10 +79,7 @@ fn a_timeout_keeps_what_was_printed_until_then() {
     let service = Service::start();
     for (language, code) in [
         ("python", "print('before')\nwhile True: pass"),
-        (
-            "python",
-            "import time\ndef handler(event):\n    print('before')\n    time.sleep(60)",
-        ),
+        ("python", "import time\ndef handler(event):\n    print('before')\n    time.sleep(60)"),
         (
             "python",
             "import signal, time\nfor s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(s, signal.SIG_IGN)\nprint('before')\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass",
@@ -124,10 +89,7 @@ fn a_timeout_keeps_what_was_printed_until_then() {
             "javascript",
             "exports.handler = () => { console.log('before'); return new Promise(r => setTimeout(r, 60000)); }",
         ),
-        (
-            "shell",
-            "echo before; trap '' TERM INT HUP; while :; do sleep 60; done",
-        ),
+        ("shell", "echo before; trap '' TERM INT HUP; while :; do sleep 60; done"),
         ("shell", "echo before; kill -STOP $$"),
     ] {
         let start = Instant::now();
@@ -138,10 +100,7 @@ fn a_timeout_keeps_what_was_printed_until_then() {
         assert!(answer["signal"].is_null(), "{code}: {answer}");
         assert_eq!(answer["stdout"], "before\n", "{code}");
         let message = answer["error"]["message"].as_str().expect("text");
-        assert!(
-            message.starts_with("Execution timeout") && message.contains('1'),
-            "{message}"
-        );
+        assert!(message.starts_with("Execution timeout") && message.contains('1'), "{message}");
         assert!(elapsed >= Duration::from_secs(1), "{code}: {elapsed:?}");
         assert!(elapsed < Duration::from_secs(4), "{code}: {elapsed:?}");
         let seconds = number(&answer["execution_time"]);
@@ -181,26 +140,17 @@ fn the_default_timeout_is_the_configured_one() {
 fn running_out_of_memory_is_told_apart() {
     let service = Service::start();
     for (language, code) in [
-        (
-            "python",
-            "print('before', flush=True)\nchunks = [b'x' * 10**7 for _ in range(100)]",
-        ),
+        ("python", "print('before', flush=True)\nchunks = [b'x' * 10**7 for _ in range(100)]"),
         (
             "python",
             "import os\nprint('before', flush=True)\ndef handler(event):\n    for _ in range(2): os.fork()\n    chunks = [b'x' * 10**6 for _ in range(300)]",
         ),
-        (
-            "javascript",
-            "console.log('before'); const a = []; while (a.length < 100) a.push(Buffer.alloc(1e7, 1));",
-        ),
+        ("javascript", "console.log('before'); const a = []; while (a.length < 100) a.push(Buffer.alloc(1e7, 1));"),
         (
             "javascript",
             "console.log('before'); const a = []; while (a.length < 100000) a.push({ n: new Array(1000).fill(1.5) });",
         ),
-        (
-            "shell",
-            "echo before; head -c 1000000000 /dev/zero | tail; echo survived",
-        ),
+        ("shell", "echo before; head -c 1000000000 /dev/zero | tail; echo survived"),
     ] {
         let answer = service.execute(json!({
             "language": language, "code": code, "timeout": 60, "limits": {"memory_mb": 128}
@@ -232,8 +182,7 @@ fn the_metrics_are_the_programs_own() {
     let peak = number(&answer["metrics"]["peak_memory_mb"]);
     assert!((0.1..60.0).contains(&peak), "{peak} MB");
 
-    let busy =
-        "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass";
+    let busy = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass";
     let cpu = number(&service.run("python", busy)["metrics"]["cpu_time_ms"]);
     assert!((390.0..1500.0).contains(&cpu), "{cpu} ms");
 
@@ -249,25 +198,14 @@ fn the_metrics_are_the_programs_own() {
     assert!(cpu < 250.0, "sleeping costs nothing: {cpu} ms");
     let duration = number(&metrics["duration_ms"]);
     assert!((490.0..3000.0).contains(&duration), "{duration} ms");
-    assert!(
-        (duration / 1000.0 - number(&answer["execution_time"])).abs() < 0.5,
-        "{answer}"
-    );
+    assert!((duration / 1000.0 - number(&answer["execution_time"])).abs() < 0.5, "{answer}");
 }
 
 /// Prints 200 MB, in each language and stream.
 const FLOODS: [(&str, &str, &str); 4] = [
     ("shell", "yes | head -c 200000000; echo end >&2", "stdout"),
-    (
-        "shell",
-        "yes | tr -d '\\n' | head -c 200000000 >&2",
-        "stderr",
-    ),
-    (
-        "python",
-        "import sys\nblock = 'y\\n' * 500_000\nfor _ in range(200): sys.stdout.write(block)",
-        "stdout",
-    ),
+    ("shell", "yes | tr -d '\\n' | head -c 200000000 >&2", "stderr"),
+    ("python", "import sys\nblock = 'y\\n' * 500_000\nfor _ in range(200): sys.stdout.write(block)", "stdout"),
     (
         "javascript",
         "const block = 'y\\n'.repeat(500000); for (let i = 0; i < 200; i++) process.stdout.write(block);",
@@ -285,11 +223,7 @@ fn a_flood_of_output_is_drained_counted_and_cut() {
         assert_eq!(text.len(), 10_485_760, "{code}");
         assert!(text.starts_with('y'));
         assert_eq!(answer[format!("{stream}_truncated")], true, "{code}");
-        let other = if stream == "stdout" {
-            "stderr"
-        } else {
-            "stdout"
-        };
+        let other = if stream == "stdout" { "stderr" } else { "stdout" };
         assert_eq!(answer[format!("{other}_truncated")], false, "{code}");
     }
     if service.is_ours() {
@@ -338,10 +272,7 @@ fn bytes_that_are_not_utf8_are_replaced() {
     let service = Service::start();
     for (language, code) in [
         ("python", "import os\nos.write(1, b'a\\xff\\xfeb\\x00\\n')"),
-        (
-            "javascript",
-            "process.stdout.write(Buffer.from([0x61, 0xff, 0xfe, 0x62, 0, 10]))",
-        ),
+        ("javascript", "process.stdout.write(Buffer.from([0x61, 0xff, 0xfe, 0x62, 0, 10]))"),
         ("shell", "printf 'a\\377\\376b\\000\\n'"),
     ] {
         let answer = service.run(language, code);
@@ -426,9 +357,7 @@ fn a_daemon_is_seen_while_its_execution_runs() {
     let code = format!("{}time.sleep(1)\n", daemon(&marker));
     std::thread::scope(|scope| {
         let run = scope.spawn(|| service.run("python", &code));
-        wait_until("the daemon shows in /proc", 10, || {
-            processes_named(&marker) > 0
-        });
+        wait_until("the daemon shows in /proc", 10, || processes_named(&marker) > 0);
         assert_completed(&run.join().expect("an answer"));
     });
     assert_eq!(processes_named(&marker), 0);
@@ -439,10 +368,7 @@ fn a_child_left_behind_does_not_hold_the_answer() {
     let service = Service::start();
     for (language, code) in [
         ("shell", "sleep 30 & echo done"),
-        (
-            "python",
-            "import subprocess\nsubprocess.Popen(['sleep', '30'])\nprint('done')",
-        ),
+        ("python", "import subprocess\nsubprocess.Popen(['sleep', '30'])\nprint('done')"),
         (
             "javascript",
             "const child = require('child_process').spawn('sleep', ['30'], { detached: true, stdio: 'inherit' }); child.unref(); console.log('done');",
@@ -472,7 +398,8 @@ fn processes_are_limited() {
 }
 
 /// Enough processes to harm a machine's other work, few enough to leave the machine be if nothing stops them.
-const BOMB: &str = "trap '' TERM; for n in 1 2 3 4 5 6 7 8 9 10; do (for m in {1..100}; do sleep 60 & done; wait) & done; wait";
+const BOMB: &str =
+    "trap '' TERM; for n in 1 2 3 4 5 6 7 8 9 10; do (for m in {1..100}; do sleep 60 & done; wait) & done; wait";
 
 #[test]
 fn a_fork_bomb_is_contained() {
@@ -485,11 +412,7 @@ fn a_fork_bomb_is_contained() {
         });
         let start = Instant::now();
         assert_eq!(service.get("/health").status, 200);
-        assert!(
-            start.elapsed() < Duration::from_secs(3),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         let answer = bomb.join().expect("an answer");
         assert!(
             ["timeout", "failed"].contains(&answer["status"].as_str().expect("a status")),

@@ -3,8 +3,7 @@
 use conformance::{Service, assert_completed, assert_failed, keys};
 use serde_json::{Value, json};
 
-const PYTHON_HELLO: &str =
-    "def handler(event):\n    return {\"message\": f\"Hello, {event['name']}!\"}\n";
+const PYTHON_HELLO: &str = "def handler(event):\n    return {\"message\": f\"Hello, {event['name']}!\"}\n";
 const SHELL_HELLO: &str = r#"name=$(printf %s "$EVENT_JSON" | sed -n 's/.*"name" *: *"\([^"]*\)".*/\1/p')
 printf '{"message": "Hello, %s!"}' "$name" >&3
 "#;
@@ -30,9 +29,7 @@ fn assert_nothing_of_ours(text: &str) {
 }
 
 fn traceback(answer: &Value) -> &str {
-    answer["error"]["traceback"]
-        .as_str()
-        .unwrap_or_else(|| panic!("no traceback: {answer}"))
+    answer["error"]["traceback"].as_str().unwrap_or_else(|| panic!("no traceback: {answer}"))
 }
 
 #[test]
@@ -61,11 +58,7 @@ fn every_form_of_a_javascript_handler_says_hello() {
             "language": "javascript", "code": code, "event": {"name": "Alice"}
         }));
         assert_completed(&answer);
-        assert_eq!(
-            answer["return_value"],
-            json!({"message": "Hello, Alice!"}),
-            "{code}"
-        );
+        assert_eq!(answer["return_value"], json!({"message": "Hello, Alice!"}), "{code}");
     }
 }
 
@@ -138,21 +131,10 @@ fn an_answer_has_exactly_the_fields_of_the_contract() {
     let metrics = &answer["metrics"];
     assert_eq!(
         keys(metrics),
-        [
-            "cpu_time_ms",
-            "duration_ms",
-            "io_read_bytes",
-            "io_write_bytes",
-            "peak_memory_mb",
-            "queue_ms",
-            "startup_ms"
-        ]
+        ["cpu_time_ms", "duration_ms", "io_read_bytes", "io_write_bytes", "peak_memory_mb", "queue_ms", "startup_ms"]
     );
     for (name, value) in metrics.as_object().expect("an object") {
-        assert!(
-            value.as_f64().is_some_and(|number| number >= 0.0),
-            "{name}: {value}"
-        );
+        assert!(value.as_f64().is_some_and(|number| number >= 0.0), "{name}: {value}");
     }
 }
 
@@ -168,35 +150,17 @@ fn an_execution_without_an_id_gets_one() {
         .strip_prefix("exec_")
         .and_then(|rest| rest.split_once('_'))
         .unwrap_or_else(|| panic!("not of the form exec_YYYYMMDD_…: {id}"));
-    assert!(
-        date.len() == 8 && date.chars().all(|c| c.is_ascii_digit()),
-        "{id}"
-    );
-    assert!(
-        random.len() == 16
-            && random
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()),
-        "{id}"
-    );
+    assert!(date.len() == 8 && date.chars().all(|c| c.is_ascii_digit()), "{id}");
+    assert!(random.len() == 16 && random.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{id}");
 }
 
 #[test]
 fn async_handlers_are_awaited() {
     let service = Service::start();
     for (language, code) in [
-        (
-            "python",
-            "import asyncio\nasync def handler(event):\n    await asyncio.sleep(0.01)\n    return 'late'\n",
-        ),
-        (
-            "javascript",
-            "exports.handler = async () => { await new Promise(r => setTimeout(r, 10)); return 'late'; };",
-        ),
-        (
-            "javascript",
-            "export const handler = () => new Promise(r => setTimeout(() => r('late'), 10));",
-        ),
+        ("python", "import asyncio\nasync def handler(event):\n    await asyncio.sleep(0.01)\n    return 'late'\n"),
+        ("javascript", "exports.handler = async () => { await new Promise(r => setTimeout(r, 10)); return 'late'; };"),
+        ("javascript", "export const handler = () => new Promise(r => setTimeout(() => r('late'), 10));"),
     ] {
         let answer = service.run(language, code);
         assert_completed(&answer);
@@ -209,23 +173,13 @@ fn handlers_take_one_parameter_or_two() {
     let service = Service::start();
     for (language, code) in [
         ("python", "def handler(event): return event['n']"),
-        (
-            "python",
-            "def handler(event, context): return event['n'] if context else 0",
-        ),
+        ("python", "def handler(event, context): return event['n'] if context else 0"),
         ("python", "handler = lambda event: event['n']"),
-        (
-            "python",
-            "async def handler(event, context): return event['n'] if context else 0",
-        ),
+        ("python", "async def handler(event, context): return event['n'] if context else 0"),
         ("javascript", "exports.handler = (event) => event.n;"),
-        (
-            "javascript",
-            "exports.handler = (event, context) => context ? event.n : 0;",
-        ),
+        ("javascript", "exports.handler = (event, context) => context ? event.n : 0;"),
     ] {
-        let answer =
-            service.execute(json!({"language": language, "code": code, "event": {"n": 7}}));
+        let answer = service.execute(json!({"language": language, "code": code, "event": {"n": 7}}));
         assert_completed(&answer);
         assert_eq!(answer["return_value"], 7, "{code}");
     }
@@ -251,10 +205,7 @@ fn the_context_is_that_of_a_lambda() {
         assert_completed(&answer);
         let value = &answer["return_value"];
         assert_eq!(value[0], id.as_str());
-        assert!(
-            value[1].as_str().is_some_and(|name| !name.is_empty()),
-            "{value}"
-        );
+        assert!(value[1].as_str().is_some_and(|name| !name.is_empty()), "{value}");
         let remaining = value[2].as_f64().expect("a number");
         assert!((10_000.0..=20_000.0).contains(&remaining), "{value}");
     }
@@ -279,10 +230,7 @@ fn code_without_a_handler_is_a_script() {
 fn mode_script_never_calls_the_handler() {
     let service = Service::start();
     for (language, code) in [
-        (
-            "python",
-            "def handler(event):\n    print('called')\n    return 1\nprint('top', __name__)\n",
-        ),
+        ("python", "def handler(event):\n    print('called')\n    return 1\nprint('top', __name__)\n"),
         (
             "javascript",
             "exports.handler = () => { console.log('called'); return 1; };\nconsole.log('top', '__main__');",
@@ -307,16 +255,13 @@ fn mode_handler_needs_a_handler() {
         ("javascript", "console.log('top');"),
         ("javascript", "export const other = 1; console.log('top');"),
     ] {
-        let answer =
-            service.execute(json!({"language": language, "code": code, "mode": "handler"}));
+        let answer = service.execute(json!({"language": language, "code": code, "mode": "handler"}));
         assert_failed(&answer, "handler_missing");
         assert_eq!(answer["exit_code"], 1, "{answer}");
         assert_eq!(answer["stdout"], "top\n", "{answer}");
     }
-    let answer = service.execute(
-        json!({"language": "python", "code": PYTHON_HELLO, "mode": "handler",
-        "event": {"name": "Alice"}}),
-    );
+    let answer = service.execute(json!({"language": "python", "code": PYTHON_HELLO, "mode": "handler",
+        "event": {"name": "Alice"}}));
     assert_completed(&answer);
 }
 
@@ -350,14 +295,8 @@ fn modules_in_the_workspace_can_be_imported() {
     ));
     for (language, code) in [
         ("python", "import helper\nprint(helper.value + 1)"),
-        (
-            "javascript",
-            "const helper = require('./helper.js');\nconsole.log(helper.value + 1);",
-        ),
-        (
-            "javascript",
-            "import { value } from './helper_es.mjs';\nconsole.log(value + 1);",
-        ),
+        ("javascript", "const helper = require('./helper.js');\nconsole.log(helper.value + 1);"),
+        ("javascript", "import { value } from './helper_es.mjs';\nconsole.log(value + 1);"),
     ] {
         let answer = run(language, code);
         assert_completed(&answer);
@@ -393,16 +332,8 @@ fn a_python_exception_shows_the_users_own_lines() {
 fn python_exceptions_of_every_origin_are_told() {
     let service = Service::start();
     for (code, name, parts) in [
-        (
-            "x = [1]\nprint('before')\nprint(x[5])\n",
-            "IndexError",
-            &["line 3", "print(x[5])"][..],
-        ),
-        (
-            "print('fine')\ndef f(:\n    pass\n",
-            "SyntaxError",
-            &["main.py", "line 2", "def f(:"],
-        ),
+        ("x = [1]\nprint('before')\nprint(x[5])\n", "IndexError", &["line 3", "print(x[5])"][..]),
+        ("print('fine')\ndef f(:\n    pass\n", "SyntaxError", &["main.py", "line 2", "def f(:"]),
         (
             "async def handler(event):\n    raise KeyError('gone')\n",
             "KeyError",
@@ -413,11 +344,7 @@ fn python_exceptions_of_every_origin_are_told() {
             "RuntimeError",
             &["line 3", "ValueError", "direct cause", "line 5", "outer"],
         ),
-        (
-            "class Own(Exception):\n    pass\nraise Own('mine')\n",
-            "Own",
-            &["line 3", "mine"],
-        ),
+        ("class Own(Exception):\n    pass\nraise Own('mine')\n", "Own", &["line 3", "mine"]),
     ] {
         let answer = service.run("python", code);
         assert_failed(&answer, "exception");
@@ -445,11 +372,7 @@ fn a_javascript_exception_shows_the_users_own_lines() {
         let message = answer["error"]["message"].as_str().expect("text");
         assert!(message.contains("reading 'field'"), "{message}");
         let trace = traceback(&answer);
-        let file = if code.contains("export const") {
-            "main.mjs"
-        } else {
-            "main."
-        };
+        let file = if code.contains("export const") { "main.mjs" } else { "main." };
         assert!(trace.contains(file), "{trace}");
         for part in ["js:2:", "js:5:", "return o.missing.field;"] {
             assert!(trace.contains(part), "lacks {part:?}: {trace}");
@@ -463,43 +386,20 @@ fn a_javascript_exception_shows_the_users_own_lines() {
 fn javascript_exceptions_of_every_origin_are_told() {
     let service = Service::start();
     for (code, name, part) in [
-        (
-            "const a = 1;\nthrow new RangeError('far');\n",
-            "RangeError",
-            "js:2",
-        ),
+        ("const a = 1;\nthrow new RangeError('far');\n", "RangeError", "js:2"),
         ("const a = 1;\nconst b = ;\n", "SyntaxError", "js:2"),
         ("import fs from 'fs';\nconst b = ;\n", "SyntaxError", "js:2"),
-        (
-            "exports.handler = async () => {\n  throw new Error('lost');\n};\n",
-            "Error",
-            "js:2:",
-        ),
-        (
-            "Promise.reject(new Error('lost'));\nsetTimeout(() => {}, 200);\n",
-            "Error",
-            "js:1:",
-        ),
-        (
-            "setTimeout(() => {\n  throw new Error('lost');\n}, 1);\n",
-            "Error",
-            "js:2:",
-        ),
-        (
-            "const x = await Promise.reject(new Error('lost'));\n",
-            "Error",
-            "js:1:",
-        ),
+        ("exports.handler = async () => {\n  throw new Error('lost');\n};\n", "Error", "js:2:"),
+        ("Promise.reject(new Error('lost'));\nsetTimeout(() => {}, 200);\n", "Error", "js:1:"),
+        ("setTimeout(() => {\n  throw new Error('lost');\n}, 1);\n", "Error", "js:2:"),
+        ("const x = await Promise.reject(new Error('lost'));\n", "Error", "js:1:"),
     ] {
         let answer = service.run("javascript", code);
         assert_failed(&answer, "exception");
         assert_eq!(answer["exit_code"], 1, "{answer}");
         assert_eq!(answer["error"]["name"], name, "{answer}");
         let trace = traceback(&answer);
-        assert!(
-            trace.contains("main.") && trace.contains(part),
-            "lacks {part:?}: {trace}"
-        );
+        assert!(trace.contains("main.") && trace.contains(part), "lacks {part:?}: {trace}");
         assert_nothing_of_ours(trace);
     }
 }
@@ -507,17 +407,8 @@ fn javascript_exceptions_of_every_origin_are_told() {
 #[test]
 fn javascript_may_throw_anything() {
     let service = Service::start();
-    for thrown in [
-        "'just text'",
-        "null",
-        "undefined",
-        "42",
-        "{ code: 'E_OWN' }",
-    ] {
-        for code in [
-            format!("throw {thrown};"),
-            format!("exports.handler = async () => {{ throw {thrown}; }};"),
-        ] {
+    for thrown in ["'just text'", "null", "undefined", "42", "{ code: 'E_OWN' }"] {
+        for code in [format!("throw {thrown};"), format!("exports.handler = async () => {{ throw {thrown}; }};")] {
             let answer = service.run("javascript", &code);
             assert_failed(&answer, "exception");
             assert_eq!(answer["exit_code"], 1, "{answer}");
@@ -536,21 +427,16 @@ fn a_failing_shell_command_names_the_line() {
     assert_eq!(answer["exit_code"], 127);
     assert_eq!(answer["stdout"], "before\n");
     let stderr = answer["stderr"].as_str().expect("text");
-    assert!(
-        stderr.contains("line 2") && stderr.contains("no_such_command"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("line 2") && stderr.contains("no_such_command"), "{stderr}");
     assert_nothing_of_ours(stderr);
 }
 
 #[test]
 fn code_may_be_one_mebibyte() {
     let service = Service::start();
-    for (language, comment, last) in [
-        ("python", "#", "print('end')"),
-        ("javascript", "//", "console.log('end')"),
-        ("shell", "#", "echo end"),
-    ] {
+    for (language, comment, last) in
+        [("python", "#", "print('end')"), ("javascript", "//", "console.log('end')"), ("shell", "#", "echo end")]
+    {
         let line = format!("{comment} {}\n", "x".repeat(97 - comment.len()));
         let mut code = line.repeat((1 << 20) / line.len() + 1);
         code.truncate((1 << 20) - last.len() - 1);

@@ -1,18 +1,13 @@
 //! The service around an execution: its routes, its log, its queue, its start and its end.
 
-use conformance::{
-    Home, Service, assert_completed, assert_failed, keys, output_within, processes_named,
-    wait_until,
-};
+use conformance::{Home, Service, assert_completed, assert_failed, keys, output_within, processes_named, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 fn count(info: &Value, field: &str) -> u64 {
-    info[field]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{field}: {info}"))
+    info[field].as_u64().unwrap_or_else(|| panic!("{field}: {info}"))
 }
 
 #[test]
@@ -24,10 +19,7 @@ fn the_root_says_what_this_is() {
     assert!(text.contains("sandbox-executor"), "{text}");
     let version = service.get("/info").json()["version"].clone();
     assert_eq!(response.json()["version"], version);
-    assert!(
-        text.contains("/execute"),
-        "links to what can be done: {text}"
-    );
+    assert!(text.contains("/execute"), "links to what can be done: {text}");
 }
 
 #[test]
@@ -36,23 +28,10 @@ fn health_has_exactly_the_fields_of_the_contract() {
     let response = service.get("/health");
     assert_eq!(response.status, 200);
     let health = response.json();
-    assert_eq!(
-        keys(&health),
-        [
-            "active_executions",
-            "isolation",
-            "platform",
-            "status",
-            "uptime_seconds",
-            "version"
-        ]
-    );
+    assert_eq!(keys(&health), ["active_executions", "isolation", "platform", "status", "uptime_seconds", "version"]);
     assert_eq!(health["status"], "healthy");
     assert!(["Linux", "macOS"].contains(&health["platform"].as_str().expect("text")));
-    assert!(
-        ["native", "bubblewrap", "seatbelt", "none"]
-            .contains(&health["isolation"].as_str().expect("text"))
-    );
+    assert!(["native", "bubblewrap", "seatbelt", "none"].contains(&health["isolation"].as_str().expect("text")));
     assert!(health["uptime_seconds"].as_f64().expect("a number") >= 0.0);
     if service.is_ours() {
         assert_eq!(health["active_executions"], 0);
@@ -64,17 +43,10 @@ fn health_tries_the_workspace() {
     let service = Service::with(&[]);
     assert_eq!(service.get("/health").status, 200);
     std::fs::remove_dir_all(service.path("workspaces")).expect("the workspace root goes");
-    wait_until("/health is unhealthy", 15, || {
-        service.get("/health").status == 503
-    });
+    wait_until("/health is unhealthy", 15, || service.get("/health").status == 503);
     let health = service.get("/health").json();
     assert_eq!(health["status"], "unhealthy");
-    assert!(
-        health["reason"]
-            .as_str()
-            .is_some_and(|reason| !reason.is_empty()),
-        "{health}"
-    );
+    assert!(health["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{health}");
 }
 
 #[test]
@@ -88,10 +60,7 @@ fn info_has_the_fields_of_the_contract() {
     assert_eq!(response.status, 200);
     assert!(!response.text().contains("canary-of-info"));
     let info = response.json();
-    let fields: Vec<&str> = keys(&info)
-        .into_iter()
-        .filter(|name| *name != "control_plane")
-        .collect();
+    let fields: Vec<&str> = keys(&info).into_iter().filter(|name| *name != "control_plane").collect();
     assert_eq!(
         fields,
         [
@@ -111,10 +80,7 @@ fn info_has_the_fields_of_the_contract() {
     assert_eq!(count(&info, "active_executions"), 0);
     assert_eq!(count(&info, "queued_executions"), 0);
     assert_eq!(info["limits"]["memory_mb"], 300);
-    assert_eq!(
-        info["workspace_path"].as_str(),
-        service.path("workspaces").to_str()
-    );
+    assert_eq!(info["workspace_path"].as_str(), service.path("workspaces").to_str());
     let mut languages: Vec<&str> = info["runtimes"]
         .as_array()
         .expect("a list")
@@ -134,13 +100,8 @@ fn an_execution_is_counted_while_it_runs() {
     let service = Service::with(&[]);
     std::thread::scope(|scope| {
         let run = scope.spawn(|| service.run("shell", "sleep 1"));
-        wait_until("/info counts it", 5, || {
-            count(&service.get("/info").json(), "active_executions") == 1
-        });
-        assert_eq!(
-            count(&service.get("/health").json(), "active_executions"),
-            1
-        );
+        wait_until("/info counts it", 5, || count(&service.get("/info").json(), "active_executions") == 1);
+        assert_eq!(count(&service.get("/health").json(), "active_executions"), 1);
         assert_completed(&run.join().expect("an answer"));
     });
     assert_eq!(count(&service.get("/info").json(), "active_executions"), 0);
@@ -153,9 +114,7 @@ fn one_connection_carries_many_requests() {
     for id in ["first", "second", "third"] {
         let bytes = service.request_bytes("GET", "/health", &[("x-request-id", id)], b"");
         let text = String::from_utf8(bytes).expect("text");
-        (&stream)
-            .write_all(text.replace("Connection: close\r\n", "").as_bytes())
-            .expect("the request is sent");
+        (&stream).write_all(text.replace("Connection: close\r\n", "").as_bytes()).expect("the request is sent");
         let response = conformance::read_response(&stream).expect("an answer");
         assert_eq!(response.header("x-request-id"), Some(id));
     }
@@ -192,26 +151,16 @@ fn the_log_has_the_documents_patterns() {
     assert_failed(&run("exec_002", "sleep 9"), "timeout");
     let log = service.log();
     for (message, lines) in [
-        (
-            "[INFO] Starting execution: exec_001 (language: shell, session: session_log)",
-            1,
-        ),
+        ("[INFO] Starting execution: exec_001 (language: shell, session: session_log)", 1),
         ("[INFO] Execution completed: exec_001 (duration: ", 1),
-        (
-            "[INFO] Starting execution: exec_002 (language: shell, session: session_log)",
-            1,
-        ),
+        ("[INFO] Starting execution: exec_002 (language: shell, session: session_log)", 1),
         ("[ERROR] Execution timeout: exec_002 (timeout: 1s)", 1),
         ("[INFO] Process killed: exec_002", 1),
     ] {
         assert_eq!(lines_with(&log, message).len(), lines, "{message}");
     }
     let completed = lines_with(&log, "Execution completed: exec_001")[0];
-    let duration = completed
-        .split("(duration: ")
-        .nth(1)
-        .and_then(|rest| rest.split("ms)").next())
-        .unwrap_or_default();
+    let duration = completed.split("(duration: ").nth(1).and_then(|rest| rest.split("ms)").next()).unwrap_or_default();
     assert!(duration.parse::<u32>().is_ok(), "{completed}");
 }
 
@@ -238,10 +187,8 @@ fn the_log_can_be_json() {
         "language": "shell", "code": ":", "execution_id": "exec_json", "session_id": "session_json"
     }));
     let log = service.log();
-    let lines: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
-        .collect();
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect();
     for line in &lines {
         for field in ["timestamp", "level", "message"] {
             assert!(line[field].is_string(), "{line}");
@@ -279,11 +226,7 @@ fn the_log_level_is_kept() {
 /// A port that was free a moment ago.
 fn free_port() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("its address")
-        .port()
-        .to_string()
+    listener.local_addr().expect("its address").port().to_string()
 }
 
 #[test]
@@ -296,16 +239,13 @@ fn the_log_file_is_opened_anew_on_sighup() {
         service.execute(json!({"language": "shell", "code": ":", "execution_id": id}));
     };
     let has = |path: &std::path::Path, id: &str| {
-        std::fs::read_to_string(path)
-            .is_ok_and(|text| text.contains(&format!("Starting execution: {id}")))
+        std::fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("Starting execution: {id}")))
     };
     run("exec_before");
     wait_until("the file has the first", 5, || has(&file, "exec_before"));
     std::fs::rename(&file, &moved).expect("the file is moved away");
     run("exec_between");
-    wait_until("the old file has the second", 5, || {
-        has(&moved, "exec_between")
-    });
+    wait_until("the old file has the second", 5, || has(&moved, "exec_between"));
     service.signal(Signal::HUP);
     wait_until("the file is there again", 5, || file.exists());
     run("exec_after");
@@ -319,28 +259,18 @@ fn the_log_file_is_opened_anew_on_sighup() {
 
 #[test]
 fn a_full_queue_is_told_with_a_time_to_come_back() {
-    let service = Service::with(&[
-        ("MAX_CONCURRENT_EXECUTIONS", "1"),
-        ("MAX_QUEUED_EXECUTIONS", "1"),
-    ]);
+    let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1"), ("MAX_QUEUED_EXECUTIONS", "1")]);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| service.run("shell", "sleep 2; echo first"));
-        wait_until("the first runs", 5, || {
-            count(&service.get("/info").json(), "active_executions") == 1
-        });
+        wait_until("the first runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
         let waiting = scope.spawn(|| service.run("shell", "echo second"));
-        wait_until("the second waits", 5, || {
-            count(&service.get("/info").json(), "queued_executions") == 1
-        });
+        wait_until("the second waits", 5, || count(&service.get("/info").json(), "queued_executions") == 1);
         let start = Instant::now();
         let response = service.post(json!({"language": "shell", "code": ":"}).to_string());
         response.assert_error(503, "Executor.QueueFull");
         assert!(start.elapsed() < Duration::from_secs(1), "told at once");
         let after = response.header("retry-after").expect("Retry-After");
-        assert!(
-            after.parse::<u32>().is_ok_and(|seconds| seconds >= 1),
-            "{after}"
-        );
+        assert!(after.parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{after}");
         assert_eq!(service.get("/health").status, 200);
 
         assert_eq!(running.join().expect("an answer")["stdout"], "first\n");
@@ -359,24 +289,16 @@ fn who_comes_first_is_served_first() {
     let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1")]);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| service.run("shell", "sleep 1.5"));
-        wait_until("the first runs", 5, || {
-            count(&service.get("/info").json(), "active_executions") == 1
-        });
+        wait_until("the first runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
         let mut waiting = Vec::new();
         for position in 1..=5 {
             waiting.push(scope.spawn(|| service.run("shell", "date +%s%N >&3")));
-            wait_until("it waits", 5, || {
-                count(&service.get("/info").json(), "queued_executions") == position
-            });
+            wait_until("it waits", 5, || count(&service.get("/info").json(), "queued_executions") == position);
         }
         assert_completed(&first.join().expect("an answer"));
         let times: Vec<u64> = waiting
             .into_iter()
-            .map(|run| {
-                run.join().expect("an answer")["return_value"]
-                    .as_u64()
-                    .expect("a time")
-            })
+            .map(|run| run.join().expect("an answer")["return_value"].as_u64().expect("a time"))
             .collect();
         assert!(times.is_sorted(), "{times:?}");
     });
@@ -384,26 +306,17 @@ fn who_comes_first_is_served_first() {
 
 #[test]
 fn a_client_that_leaves_frees_its_place_in_the_queue() {
-    let service = Service::with(&[
-        ("MAX_CONCURRENT_EXECUTIONS", "1"),
-        ("MAX_QUEUED_EXECUTIONS", "1"),
-    ]);
+    let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1"), ("MAX_QUEUED_EXECUTIONS", "1")]);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| service.run("shell", "sleep 3"));
-        wait_until("the first runs", 5, || {
-            count(&service.get("/info").json(), "active_executions") == 1
-        });
+        wait_until("the first runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
         let body = json!({"language": "shell", "code": ":", "execution_id": "exec_left"});
         let bytes = service.request_bytes("POST", "/execute", &[], body.to_string().as_bytes());
         let mut stream = service.connect();
         stream.write_all(&bytes).expect("the request is sent");
-        wait_until("the second waits", 5, || {
-            count(&service.get("/info").json(), "queued_executions") == 1
-        });
+        wait_until("the second waits", 5, || count(&service.get("/info").json(), "queued_executions") == 1);
         drop(stream);
-        wait_until("its place is free", 2, || {
-            count(&service.get("/info").json(), "queued_executions") == 0
-        });
+        wait_until("its place is free", 2, || count(&service.get("/info").json(), "queued_executions") == 0);
         assert_eq!(service.run("shell", "echo third")["stdout"], "third\n");
         assert_completed(&running.join().expect("an answer"));
     });
@@ -418,21 +331,11 @@ fn a_second_service_on_the_same_state_stops() {
     let other = Home::new();
     let state = service.path("state");
     let start = Instant::now();
-    let output = output_within(
-        10,
-        other
-            .command()
-            .arg("serve")
-            .env("EXECUTOR_PORT", "0")
-            .env("STATE_PATH", &state),
-    );
+    let output = output_within(10, other.command().arg("serve").env("EXECUTOR_PORT", "0").env("STATE_PATH", &state));
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        stderr.contains("STATE_PATH") || stderr.contains(state.to_str().expect("text")),
-        "{stderr}"
-    );
+    assert!(stderr.contains("STATE_PATH") || stderr.contains(state.to_str().expect("text")), "{stderr}");
     service.assert_alive();
 }
 
@@ -463,9 +366,7 @@ fn sigterm_ends_with_status_143_and_takes_every_execution_along() {
         "POST",
         "/execute",
         &[],
-        json!({"language": "shell", "code": code})
-            .to_string()
-            .as_bytes(),
+        json!({"language": "shell", "code": code}).to_string().as_bytes(),
     );
     let mut stream = service.connect();
     stream.write_all(&bytes).expect("the request is sent");
@@ -484,9 +385,7 @@ fn nothing_outlives_a_service_that_was_killed() {
         "POST",
         "/execute",
         &[],
-        json!({"language": "shell", "code": code})
-            .to_string()
-            .as_bytes(),
+        json!({"language": "shell", "code": code}).to_string().as_bytes(),
     );
     let mut stream = service.connect();
     stream.write_all(&bytes).expect("the request is sent");
@@ -503,9 +402,7 @@ fn the_grace_lets_running_executions_end() {
     let bytes = service.request_bytes("POST", "/execute", &[], body.as_bytes());
     let mut stream = service.connect();
     stream.write_all(&bytes).expect("the request is sent");
-    wait_until("it runs", 5, || {
-        count(&service.get("/info").json(), "active_executions") == 1
-    });
+    wait_until("it runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
     service.signal(Signal::TERM);
     let response = conformance::read_response(&stream).expect("an answer");
     assert_eq!(response.json()["stdout"], "end\n");

@@ -4,29 +4,15 @@ use conformance::{Service, assert_completed, keys};
 use serde_json::{Value, json};
 
 const PRINT_ENVIRONMENT: [(&str, &str); 3] = [
-    (
-        "python",
-        "import os\ndef handler(event): return dict(os.environ)",
-    ),
-    (
-        "javascript",
-        "exports.handler = () => ({ ...process.env });",
-    ),
-    (
-        "shell",
-        "env -0 | while IFS= read -r -d '' line; do printf '%s\\n' \"${line%%=*}\"; done",
-    ),
+    ("python", "import os\ndef handler(event): return dict(os.environ)"),
+    ("javascript", "exports.handler = () => ({ ...process.env });"),
+    ("shell", "env -0 | while IFS= read -r -d '' line; do printf '%s\\n' \"${line%%=*}\"; done"),
 ];
 
 fn names(answer: &Value) -> Vec<String> {
     assert_completed(answer);
     let mut names: Vec<String> = match &answer["return_value"] {
-        Value::Null => answer["stdout"]
-            .as_str()
-            .expect("text")
-            .lines()
-            .map(str::to_owned)
-            .collect(),
+        Value::Null => answer["stdout"].as_str().expect("text").lines().map(str::to_owned).collect(),
         value => keys(value).into_iter().map(str::to_owned).collect(),
     };
     // What a shell sets for its children itself.
@@ -59,10 +45,7 @@ fn the_services_environment_is_not_the_programs() {
         ("INTERNAL_API_TOKEN", "canary-value-3"),
     ]);
     for (language, code) in [
-        (
-            "shell",
-            "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'",
-        ),
+        ("shell", "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'"),
         ("python", "import os\nprint(os.environ)"),
         ("javascript", "console.log(process.env)"),
     ] {
@@ -76,18 +59,9 @@ fn env_vars_are_visible_to_the_program() {
     let service = Service::start();
     let value = "with 'quotes' = \"and\" $HOME\nlines ü";
     for (language, code) in [
-        (
-            "python",
-            "import os\ndef handler(event): return [os.environ['OWN_1'], os.environ['_empty']]",
-        ),
-        (
-            "javascript",
-            "exports.handler = () => [process.env.OWN_1, process.env._empty];",
-        ),
-        (
-            "shell",
-            "printf %s \"$OWN_1\"; [ \"${_empty-unset}\" = '' ] || exit 1",
-        ),
+        ("python", "import os\ndef handler(event): return [os.environ['OWN_1'], os.environ['_empty']]"),
+        ("javascript", "exports.handler = () => [process.env.OWN_1, process.env._empty];"),
+        ("shell", "printf %s \"$OWN_1\"; [ \"${_empty-unset}\" = '' ] || exit 1"),
     ] {
         let answer = service.execute(json!({
             "language": language, "code": code, "env_vars": {"OWN_1": value, "_empty": ""}
@@ -105,18 +79,11 @@ fn env_vars_are_visible_to_the_program() {
 fn variables_that_an_interpreter_reads_at_its_start_take_effect() {
     let service = Service::start();
     let run = |language: &str, code: &str, variables: Value| {
-        let answer =
-            service.execute(json!({"language": language, "code": code, "env_vars": variables}));
+        let answer = service.execute(json!({"language": language, "code": code, "env_vars": variables}));
         assert_completed(&answer);
         answer["stdout"].as_str().expect("text").trim().to_owned()
     };
-    let hash = || {
-        run(
-            "python",
-            "print(hash('seeded'))",
-            json!({"PYTHONHASHSEED": "1"}),
-        )
-    };
+    let hash = || run("python", "print(hash('seeded'))", json!({"PYTHONHASHSEED": "1"}));
     assert_eq!(hash(), hash());
     let zone = "import time\nprint(time.tzname[0])";
     assert_eq!(run("python", zone, json!({"TZ": "OWN-3"})), "OWN");
@@ -129,11 +96,8 @@ fn variables_that_an_interpreter_reads_at_its_start_take_effect() {
 #[test]
 fn env_vars_reach_nothing_but_the_program() {
     let service = Service::start();
-    for (language, code) in [
-        ("python", "print('fine')"),
-        ("javascript", "console.log('fine')"),
-        ("shell", "echo fine"),
-    ] {
+    for (language, code) in [("python", "print('fine')"), ("javascript", "console.log('fine')"), ("shell", "echo fine")]
+    {
         let answer = service.execute(json!({
             "language": language, "code": code,
             "env_vars": {"LD_PRELOAD": "/workspace/none.so", "LD_LIBRARY_PATH": "/workspace",
@@ -151,19 +115,12 @@ fn stdin_is_what_was_given_and_else_empty() {
     let text = "line 1\nü €\n\0no newline at the end";
     let long = "0123456789".repeat(200_000);
     for (language, code) in [
-        (
-            "python",
-            "import sys\nsys.stdout.write(sys.stdin.read() + '|')",
-        ),
-        (
-            "javascript",
-            "process.stdout.write(require('fs').readFileSync(0, 'utf8') + '|')",
-        ),
+        ("python", "import sys\nsys.stdout.write(sys.stdin.read() + '|')"),
+        ("javascript", "process.stdout.write(require('fs').readFileSync(0, 'utf8') + '|')"),
         ("shell", "cat; printf '|'"),
     ] {
         for stdin in [text, "", &long] {
-            let answer =
-                service.execute(json!({"language": language, "code": code, "stdin": stdin}));
+            let answer = service.execute(json!({"language": language, "code": code, "stdin": stdin}));
             assert_completed(&answer);
             assert_eq!(answer["stdout"], format!("{stdin}|"), "{language}");
         }
@@ -182,11 +139,8 @@ fn stdin_that_nobody_reads_does_no_harm() {
     assert_eq!(answer["stdout"], "done\n");
 }
 
-const PRINT_FOLDER: [(&str, &str); 3] = [
-    ("python", "import os\nprint(os.getcwd())"),
-    ("javascript", "console.log(process.cwd())"),
-    ("shell", "pwd"),
-];
+const PRINT_FOLDER: [(&str, &str); 3] =
+    [("python", "import os\nprint(os.getcwd())"), ("javascript", "console.log(process.cwd())"), ("shell", "pwd")];
 
 #[test]
 fn the_working_directory_is_the_workspace_or_a_folder_in_it() {
@@ -194,11 +148,9 @@ fn the_working_directory_is_the_workspace_or_a_folder_in_it() {
     for (language, code) in PRINT_FOLDER {
         let answer = service.run(language, code);
         assert_eq!(answer["stdout"], "/workspace\n", "{language}");
-        for (folder, expected) in [
-            ("data/in", "/workspace/data/in\n"),
-            (".", "/workspace\n"),
-            ("mit leer ü/", "/workspace/mit leer ü\n"),
-        ] {
+        for (folder, expected) in
+            [("data/in", "/workspace/data/in\n"), (".", "/workspace\n"), ("mit leer ü/", "/workspace/mit leer ü\n")]
+        {
             let answer = service.execute(json!({
                 "language": language, "code": code, "working_directory": folder
             }));
@@ -223,10 +175,7 @@ fn a_working_directory_can_not_lead_out_over_a_link() {
             .to_string(),
         );
         let text = response.text();
-        assert!(
-            response.status == 400 || text.contains("\"status\":\"failed\""),
-            "{text}"
-        );
+        assert!(response.status == 400 || text.contains("\"status\":\"failed\""), "{text}");
     }
     service.assert_alive();
 }
@@ -252,10 +201,7 @@ fn files_stay_within_their_session() {
     assert_eq!(list(Some("first")), "");
     write("python", "open('note', 'w').write('one\\n')");
     assert_eq!(list(Some("first")), "one\nnote\n");
-    write(
-        "javascript",
-        "require('fs').appendFileSync('note', 'two\\n')",
-    );
+    write("javascript", "require('fs').appendFileSync('note', 'two\\n')");
     assert_eq!(list(Some("first")), "one\ntwo\nnote\n");
     assert_eq!(list(Some("second")), "");
     assert_eq!(list(Some("FIRST")), "");
@@ -293,11 +239,9 @@ fn walk(folder: &std::path::Path) -> Vec<String> {
 fn private_folders_stay_with_their_execution() {
     let service = Service::start();
     let session = format!("session_private_{}", std::process::id());
-    let code =
-        "ls /tmp/left /dev/shm/left; echo x > /tmp/left && echo x > /dev/shm/left && echo written";
+    let code = "ls /tmp/left /dev/shm/left; echo x > /tmp/left && echo x > /dev/shm/left && echo written";
     for _ in 0..2 {
-        let answer =
-            service.execute(json!({"language": "shell", "code": code, "session_id": session}));
+        let answer = service.execute(json!({"language": "shell", "code": code, "session_id": session}));
         assert_completed(&answer);
         assert_eq!(answer["stdout"], "written\n");
     }
@@ -308,14 +252,8 @@ fn no_files_of_ours_are_in_the_workspace() {
     let service = Service::start();
     for (language, code) in [
         ("python", "import os\nprint(os.listdir('/workspace'))"),
-        (
-            "python",
-            "import os\ndef handler(event): print(os.listdir('/workspace'))",
-        ),
-        (
-            "javascript",
-            "console.log('[' + require('fs').readdirSync('/workspace') + ']')",
-        ),
+        ("python", "import os\ndef handler(event): print(os.listdir('/workspace'))"),
+        ("javascript", "console.log('[' + require('fs').readdirSync('/workspace') + ']')"),
         (
             "javascript",
             "import fs from 'fs'; export const handler = () => console.log('[' + fs.readdirSync('/workspace') + ']');",
@@ -369,12 +307,7 @@ fn find(folder: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
 #[test]
 fn there_is_no_network_but_its_own_loopback() {
     let service = Service::start();
-    let port = service
-        .address()
-        .rsplit(':')
-        .next()
-        .and_then(|port| port.parse::<u16>().ok())
-        .unwrap_or(80);
+    let port = service.address().rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(80);
     let code = format!(
         r#"
 import socket

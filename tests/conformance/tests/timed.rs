@@ -19,26 +19,18 @@ fn warmed_up() -> Service {
 fn five_sleeps_of_a_second_take_under_a_second_and_a_half() {
     let service = warmed_up();
     for (language, code) in [
-        (
-            "python",
-            "import time\ndef handler(event):\n    time.sleep(1)\n    return 'slept'",
-        ),
+        ("python", "import time\ndef handler(event):\n    time.sleep(1)\n    return 'slept'"),
         ("shell", "sleep 1; echo '\"slept\"' >&3"),
     ] {
         let start = Instant::now();
         std::thread::scope(|scope| {
-            let runs: Vec<_> = (0..5)
-                .map(|_| scope.spawn(|| service.run(language, code)))
-                .collect();
+            let runs: Vec<_> = (0..5).map(|_| scope.spawn(|| service.run(language, code))).collect();
             for run in runs {
                 assert_eq!(run.join().expect("an answer")["return_value"], "slept");
             }
         });
         let elapsed = start.elapsed();
-        assert!(
-            elapsed < Duration::from_millis(1500),
-            "{language}: {elapsed:?}"
-        );
+        assert!(elapsed < Duration::from_millis(1500), "{language}: {elapsed:?}");
     }
 }
 
@@ -68,11 +60,7 @@ fn a_hundred_and_fifty_requests_at_once_all_succeed() {
             assert_eq!(answer["return_value"], n);
         }
     });
-    assert!(
-        start.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -83,10 +71,7 @@ fn a_timeout_fires_in_time() {
         ("python", "import time\ntime.sleep(30)"),
         ("javascript", "while (true) {}"),
         ("shell", "trap '' TERM; while :; do sleep 30; done"),
-        (
-            "shell",
-            "(setsid sh -c 'trap \"\" TERM; sleep 30') & sleep 30",
-        ),
+        ("shell", "(setsid sh -c 'trap \"\" TERM; sleep 30') & sleep 30"),
     ] {
         let answer = service.execute(json!({"language": language, "code": code, "timeout": 1}));
         assert_failed(&answer, "timeout");
@@ -95,10 +80,7 @@ fn a_timeout_fires_in_time() {
         let start = Instant::now();
         service.execute(json!({"language": language, "code": code, "timeout": 1}));
         let elapsed = start.elapsed();
-        assert!(
-            (Duration::from_millis(950)..Duration::from_millis(1300)).contains(&elapsed),
-            "{code}: {elapsed:?}"
-        );
+        assert!((Duration::from_millis(950)..Duration::from_millis(1300)).contains(&elapsed), "{code}: {elapsed:?}");
     }
 }
 
@@ -124,10 +106,7 @@ fn a_daemon_does_not_delay_the_answer() {
         "sleep 30 >/dev/null 2>&1 3>&- & echo done",
     ] {
         let elapsed = fastest(code);
-        assert!(
-            elapsed < alone + Duration::from_millis(300),
-            "{code}: {elapsed:?}, without a daemon {alone:?}"
-        );
+        assert!(elapsed < alone + Duration::from_millis(300), "{code}: {elapsed:?}, without a daemon {alone:?}");
     }
 }
 
@@ -144,9 +123,7 @@ fn the_service_answers_while_a_program_takes_all_it_can() {
         .into_iter()
         .map(|code| {
             let service = &service;
-            scope.spawn(move || {
-                service.execute(json!({"language": "shell", "code": code, "timeout": 3}))
-            })
+            scope.spawn(move || service.execute(json!({"language": "shell", "code": code, "timeout": 3})))
         })
         .collect();
         while !runs.iter().all(|run| run.is_finished()) {

@@ -20,8 +20,7 @@ fn events_pass_as_they_are() {
     });
     for (language, code) in ECHO {
         for event in [&json!({}), &nested] {
-            let answer =
-                service.execute(json!({"language": language, "code": code, "event": event}));
+            let answer = service.execute(json!({"language": language, "code": code, "event": event}));
             assert_completed(&answer);
             assert_eq!(&answer["return_value"], event, "{language}");
         }
@@ -44,10 +43,7 @@ fn an_event_may_be_sixteen_mebibytes() {
     let event = json!({"data": "x".repeat(16 << 20)});
     for (language, code) in [
         ("python", "def handler(event): return len(event['data'])"),
-        (
-            "javascript",
-            "exports.handler = (event) => event.data.length;",
-        ),
+        ("javascript", "exports.handler = (event) => event.data.length;"),
         (
             "shell",
             "[ -z \"${EVENT_JSON+set}\" ] || echo 'too large for a variable' >&2\ntr -cd x < \"$EVENT_FILE\" | wc -c >&3",
@@ -78,25 +74,15 @@ fn big_integers_stay_exact() {
     let service = Service::start();
     let big = "1000000000000000000000000000000";
     for (language, code, expected) in [
-        (
-            "python",
-            "def handler(event): return event['n'] + 1",
-            "1000000000000000000000000000001",
-        ),
+        ("python", "def handler(event): return event['n'] + 1", "1000000000000000000000000000001"),
         ("shell", "printf %s \"$EVENT_JSON\" >&3", big),
     ] {
-        let body = format!(
-            r#"{{"language": "{language}", "code": {}, "event": {{"n": {big}}}}}"#,
-            json!(code)
-        );
+        let body = format!(r#"{{"language": "{language}", "code": {}, "event": {{"n": {big}}}}}"#, json!(code));
         let response = service.post(body);
         assert_eq!(response.status, 200, "{}", response.text());
         assert!(response.text().contains(expected), "{}", response.text());
     }
-    let answer = service.run(
-        "javascript",
-        "exports.handler = () => Number.MAX_SAFE_INTEGER;",
-    );
+    let answer = service.run("javascript", "exports.handler = () => Number.MAX_SAFE_INTEGER;");
     assert_eq!(answer["return_value"], 9_007_199_254_740_991_u64);
 }
 
@@ -125,10 +111,7 @@ fn falsy_return_values_come_back_as_they_are() {
         ("undefined", Value::Null),
         ("({})", json!({})),
     ] {
-        let answer = service.run(
-            "javascript",
-            &format!("exports.handler = () => {{ return {source}; }};"),
-        );
+        let answer = service.run("javascript", &format!("exports.handler = () => {{ return {source}; }};"));
         assert_completed(&answer);
         assert_eq!(answer["return_value"], value, "{source}");
     }
@@ -143,10 +126,7 @@ fn return_values_of_any_text_come_back_as_they_are() {
     assert_eq!(answer["return_value"], json!({text: [text]}));
     let answer = service.run("python", "def handler(event): return 'x' * 9_000_000");
     assert_completed(&answer);
-    assert_eq!(
-        answer["return_value"].as_str().map(str::len),
-        Some(9_000_000)
-    );
+    assert_eq!(answer["return_value"].as_str().map(str::len), Some(9_000_000));
 }
 
 #[test]
@@ -162,9 +142,7 @@ fn printing_can_not_forge_a_result() {
         ),
         (
             "javascript",
-            format!(
-                "exports.handler = () => {{ process.stdout.write({quoted}); return 'real'; }};"
-            ),
+            format!("exports.handler = () => {{ process.stdout.write({quoted}); return 'real'; }};"),
             format!("process.stdout.write({quoted}); process.stderr.write({quoted});"),
         ),
         (
@@ -220,16 +198,14 @@ fn a_python_value_that_json_can_not_hold_fails_the_run() {
     }
     let cycle = "def handler(event):\n    a = []\n    a.append(a)\n    return a\n";
     assert_failed(&service.run("python", cycle), "return_value");
-    let deep =
-        "def handler(event):\n    a = []\n    for _ in range(100_000): a = [a]\n    return a\n";
+    let deep = "def handler(event):\n    a = []\n    for _ in range(100_000): a = [a]\n    return a\n";
     assert_failed(&service.run("python", deep), "return_value");
 }
 
 #[test]
 fn a_python_integer_of_5000_digits_is_exact_or_refused() {
-    let response = Service::start().post(
-        json!({"language": "python", "code": "def handler(event): return 10 ** 5000"}).to_string(),
-    );
+    let response = Service::start()
+        .post(json!({"language": "python", "code": "def handler(event): return 10 ** 5000"}).to_string());
     assert_eq!(response.status, 200, "{}", response.text());
     let exact = format!("1{}", "0".repeat(5000));
     if !response.text().contains(&exact) {
@@ -299,10 +275,7 @@ fn closing_descriptors_does_not_lose_the_return_value() {
     );
     assert_completed(&answer);
     assert_eq!(answer["return_value"], json!({"ok": 1}));
-    let answer = service.run(
-        "shell",
-        "echo '{\"ok\": 1}' >&3; exec 0<&- 1>&- 2>&- 3>&- 4>&-",
-    );
+    let answer = service.run("shell", "echo '{\"ok\": 1}' >&3; exec 0<&- 1>&- 2>&- 3>&- 4>&-");
     assert_completed(&answer);
     assert_eq!(answer["return_value"], json!({"ok": 1}));
 }
@@ -311,25 +284,16 @@ fn closing_descriptors_does_not_lose_the_return_value() {
 fn closing_every_descriptor_still_ends_in_an_answer() {
     let service = Service::start();
     for (language, code) in [
-        (
-            "python",
-            "import os\nos.closerange(0, 1000)\ndef handler(event): return 1\n",
-        ),
+        ("python", "import os\nos.closerange(0, 1000)\ndef handler(event): return 1\n"),
         (
             "javascript",
             "const fs = require('fs');\nfor (let fd = 0; fd < 5; fd++) { try { fs.closeSync(fd); } catch {} }\nexports.handler = () => 1;",
         ),
-        (
-            "shell",
-            "for fd in 0 1 2 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done",
-        ),
+        ("shell", "for fd in 0 1 2 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done"),
     ] {
         let answer = service.execute(json!({"language": language, "code": code, "timeout": 10}));
         let status = answer["status"].as_str().expect("a status");
-        assert!(
-            ["completed", "failed"].contains(&status),
-            "{language}: {answer}"
-        );
+        assert!(["completed", "failed"].contains(&status), "{language}: {answer}");
         service.assert_alive();
     }
 }
@@ -350,10 +314,7 @@ fn code_that_breaks_its_own_language_only_harms_its_own_result() {
     ] {
         let answer = service.execute(json!({"language": language, "code": code, "timeout": 10}));
         let status = answer["status"].as_str().expect("a status");
-        assert!(
-            ["completed", "failed"].contains(&status),
-            "{language}: {answer}"
-        );
+        assert!(["completed", "failed"].contains(&status), "{language}: {answer}");
         assert_ne!(answer["error"]["kind"], "sandbox", "{language}: {answer}");
         service.assert_alive();
     }

@@ -107,11 +107,13 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
         bail!("Isolation setup failed: {reason}; run `sandbox-executor doctor`");
     }
     if !config.listens_on_loopback() && config.api_token.is_none() {
-        tracing::warn!("Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code");
+        tracing::warn!(
+            "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"
+        );
     }
-    let listener = TcpListener::bind((config.host, config.port))
-        .await
-        .with_context(|| format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port))?;
+    let listener = TcpListener::bind((config.host, config.port)).await.with_context(|| {
+        format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
+    })?;
     let address = listener.local_addr()?;
     tracing::info!("Isolation: {} {}", executor.isolation.name(), executor.isolation.version().unwrap_or_default());
     tracing::info!("Listening on http://{address}");
@@ -121,7 +123,8 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let stop_accepting = CancellationToken::new();
-    let server = tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));
+    let server =
+        tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));
     let log = Arc::new(log);
     loop {
         tokio::select! {

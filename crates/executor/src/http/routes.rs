@@ -212,10 +212,12 @@ impl Executor {
     /// # Errors
     /// What is wrong.
     pub async fn probe(&self, config: &Config) -> Result<(), String> {
-        let language = Language::ALL.into_iter().rev().find(|language| matches!(self.interpreters.get(language), Some(Ok(_))));
+        let language =
+            Language::ALL.into_iter().rev().find(|language| matches!(self.interpreters.get(language), Some(Ok(_))));
         let language = language.ok_or("there is no interpreter for any language")?;
         let code = if language == Language::Shell { "exit 0" } else { "0" };
-        let answer = self.execute_quietly(probe_request(config, language, code)).await.map_err(|error| error.to_string())?;
+        let answer =
+            self.execute_quietly(probe_request(config, language, code)).await.map_err(|error| error.to_string())?;
         match answer.error {
             None => Ok(()),
             Some(error) => Err(format!("a program in a sandbox failed: {}", error.message)),
@@ -355,7 +357,8 @@ async fn read_body(service: &Service, request: Request) -> Result<(BytesMut, Vec
         let counted: usize = held.iter().map(OwnedSemaphorePermit::num_permits).sum();
         let missing = (bytes.len() / KIB).saturating_sub(counted + 1024);
         if missing > 0 {
-            let permits = Arc::clone(&service.bodies).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));
+            let permits =
+                Arc::clone(&service.bodies).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));
             held.push(permits.map_err(|_| Problem::QueueFull)?);
         }
     }

@@ -146,7 +146,8 @@ impl Workspace {
     pub fn of_caller(path: &Path) -> io::Result<Self> {
         let folder = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let state = rustix::fs::fstat(&folder)?;
-        let identity = rustix::process::geteuid().is_root().then_some(Identity { uid: state.st_uid, gid: state.st_gid });
+        let identity =
+            rustix::process::geteuid().is_root().then_some(Identity { uid: state.st_uid, gid: state.st_gid });
         if identity.is_some_and(|identity| identity.uid == 0) {
             let message = "belongs to root, and nothing in a sandbox ever runs as root: chown it to another user first";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));

@@ -80,7 +80,8 @@ fn open_folder(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Err(rustix::io::Errno::ACCESS) => {
-            let path = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let path =
+                rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             let number = std::os::fd::AsRawFd::as_raw_fd(&path);
             rustix::fs::chmod(format!("/proc/self/fd/{number}"), Mode::RWXU)?;
             rustix::fs::openat(parent, name, flags, Mode::empty())?

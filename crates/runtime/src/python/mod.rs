@@ -12,7 +12,8 @@ const FILE: &str = "bootstrap.py";
 
 pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
     let script = format!("{}/{FILE}", layout.files);
-    let mut program = invocation.base(vec![interpreter.path.to_string_lossy().into(), "-u".into(), script], interpreter)?;
+    let mut program =
+        invocation.base(vec![interpreter.path.to_string_lossy().into(), "-u".into(), script], interpreter)?;
     program.descriptors.push(invocation.request(Language::Python)?);
     program.files.push((FILE.into(), channel::sealed(FILE, &[BOOTSTRAP.as_bytes()])?));
     Ok(program)

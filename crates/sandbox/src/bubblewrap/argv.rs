@@ -29,14 +29,14 @@ pub struct HostFiles {
 
 /// Configuration that programs read and that tells nothing about the host but its software.
 const SHOWN_IN_ETC: &[&str] = &[
-    "/etc/alternatives",      // Debian's links to awk, editors, …
-    "/etc/ld.so.cache",       // where libraries are
-    "/etc/localtime",         // the host's time zone
-    "/etc/mime.types",        // Python's mimetypes
-    "/etc/ssl/certs",         // CA certificates: reading them is not having a network
-    "/etc/ssl/openssl.cnf",   // OpenSSL complains without
-    "/etc/ca-certificates",   // targets of links in the former
-    "/etc/pki/tls/certs",     // the same on Fedora
+    "/etc/alternatives",    // Debian's links to awk, editors, …
+    "/etc/ld.so.cache",     // where libraries are
+    "/etc/localtime",       // the host's time zone
+    "/etc/mime.types",      // Python's mimetypes
+    "/etc/ssl/certs",       // CA certificates: reading them is not having a network
+    "/etc/ssl/openssl.cnf", // OpenSSL complains without
+    "/etc/ca-certificates", // targets of links in the former
+    "/etc/pki/tls/certs",   // the same on Fedora
 ];
 
 /// Kernel files that inform about the host or that only an administrator needs.
@@ -79,7 +79,9 @@ pub const GENERATED: &[(&str, &str)] = &[
 impl HostFiles {
     /// Looks at this host.
     pub fn look() -> Self {
-        let there = |paths: &[&str]| paths.iter().filter(|path| Path::new(path).exists()).map(|path| (*path).to_owned()).collect();
+        let there = |paths: &[&str]| {
+            paths.iter().filter(|path| Path::new(path).exists()).map(|path| (*path).to_owned()).collect()
+        };
         let roots = ["/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin"]
             .iter()
             .filter(|root| Path::new(root).exists())

@@ -47,7 +47,10 @@ impl Bubblewrap {
         })?;
         let metadata = std::fs::metadata(path).map_err(|error| SandboxError::io(Stage::Namespaces, "bwrap", error))?;
         if metadata.permissions().mode() & 0o4000 != 0 {
-            return Err(unusable(format!("{} is setuid, which makes every bug in it one of root's: chmod u-s it", path.display())));
+            return Err(unusable(format!(
+                "{} is setuid, which makes every bug in it one of root's: chmod u-s it",
+                path.display()
+            )));
         }
         if metadata.uid() != 0 && rustix::process::geteuid().is_root() {
             return Err(unusable(format!("{} does not belong to root", path.display())));
@@ -57,7 +60,11 @@ impl Bubblewrap {
         let text = String::from_utf8_lossy(&output.stdout);
         let version = text.trim().strip_prefix("bubblewrap ").unwrap_or_default().to_owned();
         if parse_version(&version).is_none_or(|version| version < OLDEST) {
-            return Err(unusable(format!("bubblewrap 0.8.0 or newer is needed, {} says {:?}", path.display(), text.trim())));
+            return Err(unusable(format!(
+                "bubblewrap 0.8.0 or newer is needed, {} says {:?}",
+                path.display(),
+                text.trim()
+            )));
         }
         let staging = STAGING
             .iter()

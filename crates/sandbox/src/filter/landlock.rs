@@ -11,8 +11,8 @@
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
 };
 
 #[cfg(test)]
@@ -82,15 +82,9 @@ pub fn restrict(rules: &Rules) -> Result<Achieved, LandlockError> {
         .handle_access(AccessFs::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?
-        .add_rules(path_beneath_rules(
-            &rules.read_exec,
-            read | AccessFs::Execute,
-        ))?
+        .add_rules(path_beneath_rules(&rules.read_exec, read | AccessFs::Execute))?
         .add_rules(path_beneath_rules(&rules.read_only, read))?
-        .add_rules(path_beneath_rules(
-            &rules.write,
-            writable() | AccessFs::Execute,
-        ))?
+        .add_rules(path_beneath_rules(&rules.write, writable() | AccessFs::Execute))?
         .add_rules(path_beneath_rules(&rules.write_noexec, writable()))?
         .add_rules(path_beneath_rules(&rules.devices, device()))?
         .restrict_self()?;

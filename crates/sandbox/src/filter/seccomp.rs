@@ -65,12 +65,7 @@ impl Arch {
 /// The caller sets no_new_privs first and installs it last: it refuses what a launcher needs.
 pub fn compile(arch: Arch) -> Vec<Instruction> {
     let search = search(&ranges(arch));
-    let mut program = vec![
-        load(OFFSET_ARCH),
-        jump(JEQ, arch.audit(), 1, 0),
-        ret(KILL_PROCESS),
-        load(OFFSET_NUMBER),
-    ];
+    let mut program = vec![load(OFFSET_ARCH), jump(JEQ, arch.audit(), 1, 0), ret(KILL_PROCESS), load(OFFSET_NUMBER)];
     if arch == Arch::X86_64 {
         // x32 is x86_64 to the arch field and sets a bit in the number.
         program.extend([jump(JGE, X32_BIT, 0, 1), ret(Rule::Errno(ENOSYS).action())]);
@@ -113,24 +108,12 @@ struct Check {
 impl Check {
     /// Passes if the masked argument is one of `values`.
     const fn only(argument: u32, mask: u32, values: &'static [u32], errno: u16) -> Self {
-        Self {
-            argument,
-            mask,
-            values,
-            passes: true,
-            errno,
-        }
+        Self { argument, mask, values, passes: true, errno }
     }
 
     /// Passes if the masked argument is none of `values`.
     const fn none(argument: u32, mask: u32, values: &'static [u32], errno: u16) -> Self {
-        Self {
-            argument,
-            mask,
-            values,
-            passes: false,
-            errno,
-        }
+        Self { argument, mask, values, passes: false, errno }
     }
 }
 
@@ -149,10 +132,7 @@ fn ranges(arch: Arch) -> Vec<Range> {
         .collect();
     listed.sort_by_key(|&(number, _)| number);
 
-    let mut ranges = vec![Range {
-        first: 0,
-        rule: Rule::Errno(ENOSYS),
-    }];
+    let mut ranges = vec![Range { first: 0, rule: Rule::Errno(ENOSYS) }];
     let mut next = 0;
     for (number, rule) in listed {
         if number > next {
@@ -195,15 +175,7 @@ fn branch(first: u32, below: usize) -> Vec<Instruction> {
         // A conditional jump reaches 255 instructions, an unconditional one as far as it likes.
         Err(_) => {
             let far = u32::try_from(below).expect("a filter has at most 4096 instructions");
-            vec![
-                jump(JGE, first, 0, 1),
-                Instruction {
-                    code: JA,
-                    jt: 0,
-                    jf: 0,
-                    k: far,
-                },
-            ]
+            vec![jump(JGE, first, 0, 1), Instruction { code: JA, jt: 0, jf: 0, k: far }]
         }
     }
 }
@@ -225,21 +197,12 @@ fn compare(check: &Check) -> Vec<Instruction> {
     // Little-endian: the lower half comes first.
     let mut program = vec![load(OFFSET_ARGUMENTS + 8 * check.argument)];
     if check.mask != u32::MAX {
-        program.push(Instruction {
-            code: AND,
-            jt: 0,
-            jf: 0,
-            k: check.mask,
-        });
+        program.push(Instruction { code: AND, jt: 0, jf: 0, k: check.mask });
     }
     // Each comparison that holds jumps to the error or past it, the last that does not as well.
     for (value, after) in check.values.iter().zip((0..check.values.len()).rev()) {
         let to_error = u8::try_from(after).expect("a check has few values");
-        let (hit, miss) = if check.passes {
-            (to_error + 1, 0)
-        } else {
-            (to_error, 1)
-        };
+        let (hit, miss) = if check.passes { (to_error + 1, 0) } else { (to_error, 1) };
         program.push(jump(JEQ, *value, hit, if after == 0 { miss } else { 0 }));
     }
     program.push(ret(Rule::Errno(check.errno).action()));
@@ -267,12 +230,7 @@ const OFFSET_ARGUMENTS: u32 = 16;
 const X32_BIT: u32 = 0x4000_0000;
 
 const fn load(offset: u32) -> Instruction {
-    Instruction {
-        code: LOAD,
-        jt: 0,
-        jf: 0,
-        k: offset,
-    }
+    Instruction { code: LOAD, jt: 0, jf: 0, k: offset }
 }
 
 const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
@@ -280,10 +238,5 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 }
 
 const fn ret(verdict: u32) -> Instruction {
-    Instruction {
-        code: RET,
-        jt: 0,
-        jf: 0,
-        k: verdict,
-    }
+    Instruction { code: RET, jt: 0, jf: 0, k: verdict }
 }

@@ -184,13 +184,7 @@ fn serve(control: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Until the program has ended, the service says kill or is gone, or memory runs out.
-fn wait(
-    control: &OwnedFd,
-    children: &OwnedFd,
-    program: i32,
-    tree: &Tree,
-    mut sampler: Option<&mut Sampler>,
-) -> Ended {
+fn wait(control: &OwnedFd, children: &OwnedFd, program: i32, tree: &Tree, mut sampler: Option<&mut Sampler>) -> Ended {
     let interval = Timespec { tv_sec: 0, tv_nsec: SAMPLE_INTERVAL.subsec_nanos().into() };
     let timeout = sampler.is_some().then_some(&interval);
     loop {

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::{Access, Failure, FileSpec, HIGH_FD, ProgramSpec, Report, WORKING_DIRECTORY_STEP};
 use crate::channel;
-use crate::limits;
 use crate::filter::{landlock, seccomp};
+use crate::limits;
 use crate::sys;
 
 /// Writes the files, forks, restricts and executes; returns the program's pid as the init sees it.

@@ -26,7 +26,8 @@ impl Sampler {
         let files: u64 = self.memory_folders.iter().map(|folder| held_by_file_system(folder)).sum();
         let mut used = files + pids.iter().map(|pid| resident_bytes(*pid)).sum::<u64>();
         if used > self.limit_bytes && pids.len() > 1 {
-            used = files + pids.iter().map(|pid| proportional_bytes(*pid).unwrap_or_else(|| resident_bytes(*pid))).sum::<u64>();
+            used = files
+                + pids.iter().map(|pid| proportional_bytes(*pid).unwrap_or_else(|| resident_bytes(*pid))).sum::<u64>();
         }
         self.peak_bytes = self.peak_bytes.max(used);
         used > self.limit_bytes

@@ -31,12 +31,7 @@ pub(super) fn plan(limits: &Limits, controllers: &[Controller]) -> Vec<Write> {
 /// Finds the hierarchies, tries each, keeps those that work.
 pub(super) fn detect(group: &str, mounts: &[Mount], own: &str) -> Detected {
     let mut detected = Detected::default();
-    let mut left = vec![
-        Controller::Memory,
-        Controller::Pids,
-        Controller::Cpu,
-        Controller::CpuAccounting,
-    ];
+    let mut left = vec![Controller::Memory, Controller::Pids, Controller::Cpu, Controller::CpuAccounting];
     while let Some(&first) = left.first() {
         let Some(mount) = mounts.iter().find(|mount| mount.has(first)) else {
             left.remove(0);
@@ -48,9 +43,7 @@ pub(super) fn detect(group: &str, mounts: &[Mount], own: &str) -> Detected {
             ));
             continue;
         };
-        let together: Vec<Controller> = left
-            .extract_if(.., |&mut controller| mount.has(controller))
-            .collect();
+        let together: Vec<Controller> = left.extract_if(.., |&mut controller| mount.has(controller)).collect();
         let places = places(mount, own_group(own, Some(first)));
         detected.merge(first_that_works(group, &places, &together));
     }
@@ -59,10 +52,7 @@ pub(super) fn detect(group: &str, mounts: &[Mount], own: &str) -> Detected {
 
 /// Where the instance's group may be made: below the own group, else at the top of the mount.
 fn places(mount: &Mount, own: Option<&str>) -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = own
-        .and_then(|group| mount.directory(group))
-        .into_iter()
-        .collect();
+    let mut places: Vec<PathBuf> = own.and_then(|group| mount.directory(group)).into_iter().collect();
     if !places.contains(&mount.point) {
         places.push(mount.point.clone());
     }
@@ -77,12 +67,7 @@ fn first_that_works(group: &str, places: &[PathBuf], controllers: &[Controller])
             Ok(hierarchy) => hierarchy,
             Err(error) => {
                 let why = format!("making {} failed: {error}; {}", path.display(), fix(&error));
-                reasons.push(
-                    controllers
-                        .iter()
-                        .map(|controller| format!("{}: {why}", controller.loss()))
-                        .collect(),
-                );
+                reasons.push(controllers.iter().map(|controller| format!("{}: {why}", controller.loss())).collect());
                 continue;
             }
         };
@@ -93,19 +78,13 @@ fn first_that_works(group: &str, places: &[PathBuf], controllers: &[Controller])
                 // memory.memsw.limit_in_bytes; where that file is missing this is what is left.
                 let _ = super::file::write_at(hierarchy.directory(), "memory.swappiness", "0");
             }
-            return Detected {
-                hierarchies: vec![hierarchy],
-                unavailable: refused,
-            };
+            return Detected { hierarchies: vec![hierarchy], unavailable: refused };
         }
         hierarchy.close();
         reasons.push(refused);
     }
     // The own group is the place meant to work, so its reason is the one to show.
-    Detected {
-        hierarchies: Vec::new(),
-        unavailable: reasons.into_iter().next().unwrap_or_default(),
-    }
+    Detected { hierarchies: Vec::new(), unavailable: reasons.into_iter().next().unwrap_or_default() }
 }
 
 /// Reads what nothing is written for.
@@ -127,17 +106,9 @@ mod tests {
 
     #[test]
     fn limits_become_writes_in_order() {
-        let all = [
-            Controller::Memory,
-            Controller::Pids,
-            Controller::Cpu,
-            Controller::CpuAccounting,
-        ];
+        let all = [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::CpuAccounting];
         let writes = plan(&limits(), &all);
-        let lines: Vec<String> = writes
-            .iter()
-            .map(|write| format!("{}={}", write.file, write.value))
-            .collect();
+        let lines: Vec<String> = writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
         assert_eq!(
             lines,
             [
@@ -155,10 +126,7 @@ mod tests {
     #[test]
     fn the_own_group_is_tried_before_the_top() {
         let mounts = mounts("35 31 0:32 / /cg/memory rw - cgroup cgroup rw,memory");
-        assert_eq!(
-            places(&mounts[0], Some("/a/b")),
-            [PathBuf::from("/cg/memory/a/b"), "/cg/memory".into()]
-        );
+        assert_eq!(places(&mounts[0], Some("/a/b")), [PathBuf::from("/cg/memory/a/b"), "/cg/memory".into()]);
         assert_eq!(places(&mounts[0], Some("/")), [PathBuf::from("/cg/memory")]);
         assert_eq!(places(&mounts[0], None), [PathBuf::from("/cg/memory")]);
     }
@@ -168,31 +136,15 @@ mod tests {
         let detected = detect("sandbox-executor-test", &[], "");
         assert!(detected.hierarchies.is_empty());
         assert_eq!(detected.unavailable.len(), 4);
-        assert!(
-            detected.unavailable[0].contains("`memory`"),
-            "{:?}",
-            detected.unavailable
-        );
+        assert!(detected.unavailable[0].contains("`memory`"), "{:?}", detected.unavailable);
     }
 
     #[test]
     fn a_place_that_refuses_is_named_with_its_errno() {
-        let detected = first_that_works(
-            "x",
-            &["/proc/self".into(), "/nowhere".into()],
-            &[Controller::Memory],
-        );
+        let detected = first_that_works("x", &["/proc/self".into(), "/nowhere".into()], &[Controller::Memory]);
         assert!(detected.hierarchies.is_empty());
         assert_eq!(detected.unavailable.len(), 1);
-        assert!(
-            detected.unavailable[0].contains("/proc/self/x"),
-            "{:?}",
-            detected.unavailable
-        );
-        assert!(
-            detected.unavailable[0].contains("os error"),
-            "{:?}",
-            detected.unavailable
-        );
+        assert!(detected.unavailable[0].contains("/proc/self/x"), "{:?}", detected.unavailable);
+        assert!(detected.unavailable[0].contains("os error"), "{:?}", detected.unavailable);
     }
 }

@@ -34,22 +34,13 @@ pub(super) fn plan(limits: &Limits, controllers: &[Controller]) -> Vec<Write> {
 
 /// Which of the wanted controllers a `cgroup.controllers` or `cgroup.subtree_control` names.
 fn named(text: &str) -> Vec<Controller> {
-    WANTED
-        .into_iter()
-        .filter(|controller| {
-            text.split_whitespace()
-                .any(|name| name == controller.name())
-        })
-        .collect()
+    WANTED.into_iter().filter(|controller| text.split_whitespace().any(|name| name == controller.name())).collect()
 }
 
 /// The folder of the own group; of the group above our own leaf if an earlier start moved us there.
 fn own_directory(mounts: &[Mount], own: &str) -> Option<PathBuf> {
     let group = own_group(own, None)?;
-    mounts
-        .iter()
-        .filter(|mount| mount.is_v2)
-        .find_map(|mount| mount.directory(above_leaf(group)))
+    mounts.iter().filter(|mount| mount.is_v2).find_map(|mount| mount.directory(above_leaf(group)))
 }
 
 fn above_leaf(group: &str) -> &str {
@@ -58,19 +49,13 @@ fn above_leaf(group: &str) -> &str {
         .and_then(|rest| rest.strip_suffix('/'))
         .and_then(|rest| rest.rsplit_once('/'))
         .filter(|(_, last)| last.starts_with(GROUP_PREFIX))
-        .map_or(
-            group,
-            |(above, _)| if above.is_empty() { "/" } else { above },
-        )
+        .map_or(group, |(above, _)| if above.is_empty() { "/" } else { above })
 }
 
 /// Whether the unified hierarchy gives the process's own group the memory controller: then version 2 is in use.
 pub(super) fn in_use(mounts: &[Mount], own: &str) -> bool {
-    let v1 = mounts
-        .iter()
-        .any(|mount| WANTED.iter().any(|&controller| mount.has(controller)));
-    let v2 = own_directory(mounts, own)
-        .and_then(|own| std::fs::read_to_string(own.join("cgroup.controllers")).ok());
+    let v1 = mounts.iter().any(|mount| WANTED.iter().any(|&controller| mount.has(controller)));
+    let v2 = own_directory(mounts, own).and_then(|own| std::fs::read_to_string(own.join("cgroup.controllers")).ok());
     match v2 {
         Some(controllers) => !v1 || named(&controllers).contains(&Controller::Memory),
         None => false,
@@ -93,42 +78,22 @@ fn room(processes: &[i32], service: i32, is_top_of_system: bool) -> Room {
     if is_top_of_system || processes.is_empty() {
         return Room::Free;
     }
-    let others: Vec<i32> = processes
-        .iter()
-        .copied()
-        .filter(|&pid| pid != service)
-        .collect();
-    if others.is_empty() {
-        Room::MoveSelf
-    } else {
-        Room::Crowded(others)
-    }
+    let others: Vec<i32> = processes.iter().copied().filter(|&pid| pid != service).collect();
+    if others.is_empty() { Room::MoveSelf } else { Room::Crowded(others) }
 }
 
 /// Makes room, enables the controllers and tries them.
 pub(super) fn detect(group: &str, mounts: &[Mount], own: &str) -> Detected {
     let Some(own) = own_directory(mounts, own) else {
-        return nothing(
-            &WANTED,
-            "the process's own group (/proc/self/cgroup) is under no cgroup2 mount; mount it",
-        );
+        return nothing(&WANTED, "the process's own group (/proc/self/cgroup) is under no cgroup2 mount; mount it");
     };
     let available = match std::fs::read_to_string(own.join("cgroup.controllers")) {
         Ok(text) => named(&text),
         Err(error) => {
-            return nothing(
-                &WANTED,
-                &format!(
-                    "reading {}/cgroup.controllers failed: {error}",
-                    own.display()
-                ),
-            );
+            return nothing(&WANTED, &format!("reading {}/cgroup.controllers failed: {error}", own.display()));
         }
     };
-    let absent: Vec<Controller> = WANTED
-        .into_iter()
-        .filter(|controller| !available.contains(controller))
-        .collect();
+    let absent: Vec<Controller> = WANTED.into_iter().filter(|controller| !available.contains(controller)).collect();
     let mut detected = nothing(
         &absent,
         &format!(
@@ -149,10 +114,7 @@ fn take(own: &Path, group: &str, available: &[Controller]) -> Detected {
     let mut hierarchy = match Hierarchy::open(path.clone(), available.to_vec()) {
         Ok(hierarchy) => hierarchy,
         Err(error) => {
-            return nothing(
-                available,
-                &format!("making {} failed: {error}; {}", path.display(), fix(&error)),
-            );
+            return nothing(available, &format!("making {} failed: {error}; {}", path.display(), fix(&error)));
         }
     };
     let moved = match make_room(own, &hierarchy) {
@@ -168,35 +130,25 @@ fn take(own: &Path, group: &str, available: &[Controller]) -> Detected {
     }
     unavailable.extend(hierarchy.keep_what_works(plan, |_, _, _| Ok(())));
     if !hierarchy.controllers.is_empty() {
-        return Detected {
-            hierarchies: vec![hierarchy],
-            unavailable,
-        };
+        return Detected { hierarchies: vec![hierarchy], unavailable };
     }
     if moved {
         let _ = std::fs::write(own.join("cgroup.procs"), std::process::id().to_string());
         let _ = hierarchy.unmake(SERVICE_GROUP);
     }
     hierarchy.close();
-    Detected {
-        hierarchies: Vec::new(),
-        unavailable,
-    }
+    Detected { hierarchies: Vec::new(), unavailable }
 }
 
 /// Moves the service into its leaf if it must; whether it did.
 fn make_room(own: &Path, hierarchy: &Hierarchy) -> Result<bool, String> {
     let read = |name: &str| std::fs::read_to_string(own.join(name));
     let enabled = named(&read("cgroup.subtree_control").unwrap_or_default());
-    if hierarchy
-        .controllers
-        .iter()
-        .all(|controller| enabled.contains(controller))
-    {
+    if hierarchy.controllers.iter().all(|controller| enabled.contains(controller)) {
         return Ok(false);
     }
-    let processes = read("cgroup.procs")
-        .map_err(|error| format!("reading {}/cgroup.procs failed: {error}", own.display()))?;
+    let processes =
+        read("cgroup.procs").map_err(|error| format!("reading {}/cgroup.procs failed: {error}", own.display()))?;
     // Only the top of the system has no cgroup.type.
     let is_top = !own.join("cgroup.type").exists();
     match room(&pids(&processes), std::process::id().cast_signed(), is_top) {
@@ -205,29 +157,15 @@ fn make_room(own: &Path, hierarchy: &Hierarchy) -> Result<bool, String> {
             "other processes are in the service's own group {} ({}; 0 is one of another pid namespace), and cgroups \
              allow no processes beside groups with limits; start the service alone in its container or unit",
             own.display(),
-            others
-                .iter()
-                .map(i32::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
+            others.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")
         )),
         Room::MoveSelf => {
             let leaf = hierarchy.path.join(SERVICE_GROUP);
             Hierarchy::open(leaf.clone(), Vec::new())
-                .and_then(|leaf| {
-                    file::write_at(
-                        leaf.directory(),
-                        "cgroup.procs",
-                        &std::process::id().to_string(),
-                    )
-                })
+                .and_then(|leaf| file::write_at(leaf.directory(), "cgroup.procs", &std::process::id().to_string()))
                 .map_err(|error| {
                     let _ = hierarchy.unmake(SERVICE_GROUP);
-                    format!(
-                        "moving the service into {} failed: {error}; {}",
-                        leaf.display(),
-                        fix(&error)
-                    )
+                    format!("moving the service into {} failed: {error}; {}", leaf.display(), fix(&error))
                 })?;
             Ok(true)
         }
@@ -259,14 +197,8 @@ fn enable(folder: &Path, controllers: &mut Vec<Controller>) -> Vec<String> {
 }
 
 fn nothing(controllers: &[Controller], why: &str) -> Detected {
-    let unavailable = controllers
-        .iter()
-        .map(|controller| format!("{}: {why}", controller.loss()))
-        .collect();
-    Detected {
-        hierarchies: Vec::new(),
-        unavailable,
-    }
+    let unavailable = controllers.iter().map(|controller| format!("{}: {why}", controller.loss())).collect();
+    Detected { hierarchies: Vec::new(), unavailable }
 }
 
 #[cfg(test)]
@@ -277,19 +209,11 @@ mod tests {
 
     #[test]
     fn limits_become_writes_in_order() {
-        let lines: Vec<String> = plan(&limits(), &WANTED)
-            .iter()
-            .map(|write| format!("{}={}", write.file, write.value))
-            .collect();
+        let lines: Vec<String> =
+            plan(&limits(), &WANTED).iter().map(|write| format!("{}={}", write.file, write.value)).collect();
         assert_eq!(
             lines,
-            [
-                "memory.max=67108864",
-                "memory.swap.max=0",
-                "memory.oom.group=1",
-                "pids.max=33",
-                "cpu.max=150000 100000",
-            ]
+            ["memory.max=67108864", "memory.swap.max=0", "memory.oom.group=1", "pids.max=33", "cpu.max=150000 100000",]
         );
         assert_eq!(plan(&limits(), &[Controller::Cpu]).len(), 1);
     }
@@ -302,17 +226,11 @@ mod tests {
 
     #[test]
     fn our_own_leaf_is_not_taken_for_the_place_we_were_given() {
-        assert_eq!(
-            above_leaf("/a.service/sandbox-executor-1f/service"),
-            "/a.service"
-        );
+        assert_eq!(above_leaf("/a.service/sandbox-executor-1f/service"), "/a.service");
         assert_eq!(above_leaf("/sandbox-executor-1f/service"), "/");
         assert_eq!(above_leaf("/other/service"), "/other/service");
         assert_eq!(above_leaf("/service"), "/service");
-        assert_eq!(
-            above_leaf("/sandbox-executor-1f/my-service"),
-            "/sandbox-executor-1f/my-service"
-        );
+        assert_eq!(above_leaf("/sandbox-executor-1f/my-service"), "/sandbox-executor-1f/my-service");
         assert_eq!(above_leaf("/"), "/");
     }
 
@@ -328,18 +246,11 @@ mod tests {
     fn what_is_not_delegated_is_said() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("cgroup.controllers"), "cpuset io\n").expect("a file");
-        let mounts = mounts(&format!(
-            "41 31 0:38 / {} rw - cgroup2 cgroup2 rw",
-            folder.path().display()
-        ));
+        let mounts = mounts(&format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw", folder.path().display()));
         let detected = detect("sandbox-executor-test", &mounts, "0::/\n");
         assert!(detected.hierarchies.is_empty());
         assert_eq!(detected.unavailable.len(), 3);
-        assert!(
-            detected.unavailable[0].contains("Delegate=yes"),
-            "{:?}",
-            detected.unavailable
-        );
+        assert!(detected.unavailable[0].contains("Delegate=yes"), "{:?}", detected.unavailable);
         assert!(in_use(&mounts, "0::/\n"));
     }
 
@@ -353,8 +264,7 @@ mod tests {
         ));
         std::fs::write(folder.path().join("cgroup.controllers"), "").expect("a file");
         assert!(!in_use(&mounts, own));
-        std::fs::write(folder.path().join("cgroup.controllers"), "cpu memory pids")
-            .expect("a file");
+        std::fs::write(folder.path().join("cgroup.controllers"), "cpu memory pids").expect("a file");
         assert!(in_use(&mounts, own));
     }
 }

@@ -35,33 +35,23 @@ impl Hierarchy {
         let _ = self.unmake(PROBE_GROUP);
         let mut unavailable = Vec::new();
         if let Err(error) = self.make(PROBE_GROUP) {
-            let why = format!(
-                "making {}/{PROBE_GROUP} failed: {error}; {}",
-                self.path.display(),
-                fix(&error)
-            );
-            unavailable.extend(
-                self.controllers
-                    .drain(..)
-                    .map(|controller| format!("{}: {why}", controller.loss())),
-            );
+            let why = format!("making {}/{PROBE_GROUP} failed: {error}; {}", self.path.display(), fix(&error));
+            unavailable.extend(self.controllers.drain(..).map(|controller| format!("{}: {why}", controller.loss())));
             return unavailable;
         }
         let mut working = self.controllers.clone();
-        working.retain(
-            |&controller| match self.try_controller(controller, plan, confirm) {
-                Ok(()) => true,
-                Err((file, error)) => {
-                    unavailable.push(format!(
-                        "{}: using {}/{PROBE_GROUP}/{file} failed: {error}; {}",
-                        controller.loss(),
-                        self.path.display(),
-                        fix(&error)
-                    ));
-                    false
-                }
-            },
-        );
+        working.retain(|&controller| match self.try_controller(controller, plan, confirm) {
+            Ok(()) => true,
+            Err((file, error)) => {
+                unavailable.push(format!(
+                    "{}: using {}/{PROBE_GROUP}/{file} failed: {error}; {}",
+                    controller.loss(),
+                    self.path.display(),
+                    fix(&error)
+                ));
+                false
+            }
+        });
         self.controllers = working;
         if let Err(error) = self.unmake(PROBE_GROUP) {
             tracing::warn!(path = %self.path.display(), %error, "a cgroup made for a test stays");
@@ -76,8 +66,7 @@ impl Hierarchy {
         confirm: Confirm,
     ) -> Result<(), (&'static str, io::Error)> {
         for write in plan(&modest(), &[controller]) {
-            self.carry_out(PROBE_GROUP, &write)
-                .map_err(|error| (write.file, error))?;
+            self.carry_out(PROBE_GROUP, &write).map_err(|error| (write.file, error))?;
         }
         confirm(self, PROBE_GROUP, controller).map_err(|error| (controller.name(), error))
     }
@@ -106,18 +95,10 @@ pub(super) fn fix(error: &io::Error) -> &'static str {
             "the service may not write there: run it as root, or have its group delegated to its user \
              (systemd: `Delegate=yes`)"
         }
-        Some(Errno::BUSY) => {
-            "a process is in the way: start the service alone in its container or unit"
-        }
-        Some(Errno::NOENT) => {
-            "this kernel or this group lacks it: enable the controller for the service's group"
-        }
-        Some(Errno::OPNOTSUPP) => {
-            "the group is threaded: start the service in a group of type `domain`"
-        }
-        Some(Errno::NOSPC | Errno::AGAIN) => {
-            "the host has too many cgroups: raise cgroup.max.descendants"
-        }
+        Some(Errno::BUSY) => "a process is in the way: start the service alone in its container or unit",
+        Some(Errno::NOENT) => "this kernel or this group lacks it: enable the controller for the service's group",
+        Some(Errno::OPNOTSUPP) => "the group is threaded: start the service in a group of type `domain`",
+        Some(Errno::NOSPC | Errno::AGAIN) => "the host has too many cgroups: raise cgroup.max.descendants",
         _ => "see the documentation of cgroups in the kernel's Documentation/admin-guide",
     }
 }

@@ -14,22 +14,12 @@ pub(super) fn open_directory(path: &std::path::Path) -> io::Result<OwnedFd> {
 
 /// Opens an existing file for writing.
 pub(super) fn open_to_write(directory: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    Ok(openat(
-        directory,
-        path,
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Opens an existing file for reading.
 pub(super) fn open_to_read(directory: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    Ok(openat(
-        directory,
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Writes `value` to an existing file.

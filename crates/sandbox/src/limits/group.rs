@@ -42,11 +42,7 @@ pub struct Cgroup {
 impl Cgroup {
     /// A group that is there already.
     pub(super) fn existing(shared: Arc<Shared>, name: String) -> Cgroup {
-        Cgroup {
-            shared,
-            name,
-            removed: false,
-        }
+        Cgroup { shared, name, removed: false }
     }
 
     pub(super) fn create(shared: Arc<Shared>, name: &str, limits: &Limits) -> io::Result<Cgroup> {
@@ -55,10 +51,7 @@ impl Cgroup {
                 for made in &shared.hierarchies[..index] {
                     let _ = made.unmake(name);
                 }
-                return Err(file::during(
-                    format!("making {}/{name}", hierarchy.path.display()),
-                    &error,
-                ));
+                return Err(file::during(format!("making {}/{name}", hierarchy.path.display()), &error));
             }
         }
         // From here on a drop removes it.
@@ -92,10 +85,7 @@ impl Cgroup {
     /// some hierarchies.
     pub fn attach(&self, pid: Pid) -> io::Result<()> {
         let value = pid.as_raw_nonzero().to_string();
-        self.shared
-            .hierarchies
-            .iter()
-            .try_for_each(|hierarchy| hierarchy.write(&self.name, "cgroup.procs", &value))
+        self.shared.hierarchies.iter().try_for_each(|hierarchy| hierarchy.write(&self.name, "cgroup.procs", &value))
     }
 
     /// Files, one per hierarchy, through which a process moves itself into the group with [`enter`]. The permission is
@@ -112,11 +102,7 @@ impl Cgroup {
             Version::V2 => "cgroup.procs",
         };
         let path = format!("{}/{name}", self.name);
-        self.shared
-            .hierarchies
-            .iter()
-            .map(|hierarchy| file::open_to_write(hierarchy.directory(), &path))
-            .collect()
+        self.shared.hierarchies.iter().map(|hierarchy| file::open_to_write(hierarchy.directory(), &path)).collect()
     }
 
     /// Version 2: the group's folder, for `CLONE_INTO_CGROUP` of clone3(2) (Linux 5.7), by which a process is born in
@@ -127,16 +113,9 @@ impl Cgroup {
     pub fn directory(&self) -> io::Result<Option<OwnedFd>> {
         match (self.shared.version, self.shared.hierarchies.first()) {
             (Version::V2, Some(hierarchy)) => {
-                let flags = rustix::fs::OFlags::RDONLY
-                    | rustix::fs::OFlags::DIRECTORY
-                    | rustix::fs::OFlags::CLOEXEC;
+                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
                 let mode = rustix::fs::Mode::empty();
-                Ok(Some(rustix::fs::openat(
-                    hierarchy.directory(),
-                    &self.name,
-                    flags,
-                    mode,
-                )?))
+                Ok(Some(rustix::fs::openat(hierarchy.directory(), &self.name, flags, mode)?))
             }
             _ => Ok(None),
         }
@@ -161,19 +140,13 @@ impl Cgroup {
     pub fn oom_killed(&self) -> bool {
         self.shared
             .with(Controller::Memory)
-            .and_then(|memory| {
-                memory
-                    .read(&self.name, super::oom::counter_file(self.shared.version))
-                    .ok()
-            })
+            .and_then(|memory| memory.read(&self.name, super::oom::counter_file(self.shared.version)).ok())
             .is_some_and(|text| super::oom::killed(&text))
     }
 
     /// What the group used so far.
     pub fn usage(&self) -> CgroupUsage {
-        let read = |hierarchy: Option<&Hierarchy>, file| {
-            hierarchy.and_then(|found| found.read(&self.name, file).ok())
-        };
+        let read = |hierarchy: Option<&Hierarchy>, file| hierarchy.and_then(|found| found.read(&self.name, file).ok());
         let number = |text: String| text.trim().parse::<u64>().ok();
         let memory = self.shared.with(Controller::Memory);
         match self.shared.version {
@@ -222,10 +195,7 @@ impl Cgroup {
                 }
                 if Instant::now() >= deadline {
                     let place = hierarchy.path.join(&self.name);
-                    let problem = format!(
-                        "processes {left:?} of the cgroup {} do not die",
-                        place.display()
-                    );
+                    let problem = format!("processes {left:?} of the cgroup {} do not die", place.display());
                     return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
                 }
                 left.into_iter().try_for_each(end)?;
@@ -247,11 +217,7 @@ impl Cgroup {
         };
         write(Controller::Pids, "pids.max", "0");
         match self.shared.version {
-            Version::V1 => write(
-                Controller::Cpu,
-                "cpu.cfs_quota_us",
-                &MAX_CPU_QUOTA_US.to_string(),
-            ),
+            Version::V1 => write(Controller::Cpu, "cpu.cfs_quota_us", &MAX_CPU_QUOTA_US.to_string()),
             Version::V2 => write(Controller::Cpu, "cpu.max", &MAX_CPU_QUOTA_US.to_string()),
         }
     }
@@ -270,19 +236,13 @@ impl Cgroup {
             loop {
                 match hierarchy.unmake(&self.name) {
                     Ok(()) => break,
-                    Err(error)
-                        if error.kind() == io::ErrorKind::ResourceBusy
-                            && Instant::now() < deadline =>
-                    {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                         sleep(pause);
                         pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                     Err(error) => {
                         let place = hierarchy.path.join(&self.name);
-                        removed = Err(file::during(
-                            format!("removing {}", place.display()),
-                            &error,
-                        ));
+                        removed = Err(file::during(format!("removing {}", place.display()), &error));
                         break;
                     }
                 }
@@ -316,8 +276,7 @@ impl Drop for Cgroup {
 /// Kills one process of a group, which may just have ended.
 fn end(pid: i32) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(pid) else {
-        let problem =
-            "a process of another pid namespace is in the cgroup and can't be killed from here";
+        let problem = "a process of another pid namespace is in the cgroup and can't be killed from here";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
     };
     match kill_process(pid, Signal::KILL) {
@@ -334,8 +293,5 @@ fn end(pid: i32) -> io::Result<()> {
 /// That of write(2).
 pub fn enter<F: AsFd>(entrances: &[F]) -> io::Result<()> {
     // 0 is the writer itself.
-    entrances
-        .iter()
-        .try_for_each(|entrance| rustix::io::write(entrance, b"0").map(drop))
-        .map_err(io::Error::from)
+    entrances.iter().try_for_each(|entrance| rustix::io::write(entrance, b"0").map(drop)).map_err(io::Error::from)
 }

@@ -52,18 +52,8 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(
-        controller: Controller,
-        file: &'static str,
-        value: String,
-        refusal: Refusal,
-    ) -> Write {
-        Write {
-            controller,
-            file,
-            value,
-            refusal,
-        }
+    pub(super) fn new(controller: Controller, file: &'static str, value: String, refusal: Refusal) -> Write {
+        Write { controller, file, value, refusal }
     }
 }
 
@@ -102,27 +92,15 @@ pub(super) struct Mount {
 
 impl Mount {
     pub(super) fn has(&self, controller: Controller) -> bool {
-        !self.is_v2
-            && self
-                .options
-                .iter()
-                .any(|option| option == controller.name())
+        !self.is_v2 && self.options.iter().any(|option| option == controller.name())
     }
 
     /// The folder of `group`; `None` if the mount does not reach it.
     pub(super) fn directory(&self, group: &str) -> Option<PathBuf> {
         // A group outside of the process's cgroup namespace reads as `/../…`: there is no way there from this mount.
         let below = Path::new(group).strip_prefix(&self.root).ok()?;
-        let reachable = below
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)));
-        reachable.then(|| {
-            if below.as_os_str().is_empty() {
-                self.point.clone()
-            } else {
-                self.point.join(below)
-            }
-        })
+        let reachable = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        reachable.then(|| if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
     }
 }
 
@@ -141,32 +119,15 @@ fn mount(line: &str) -> Option<Mount> {
         "cgroup2" => true,
         _ => return None,
     };
-    let options = after
-        .nth(1)
-        .unwrap_or_default()
-        .split(',')
-        .map(str::to_owned)
-        .collect();
-    Some(Mount {
-        root: root.into(),
-        point: point.into(),
-        is_v2,
-        options,
-    })
+    let options = after.nth(1).unwrap_or_default().split(',').map(str::to_owned).collect();
+    Some(Mount { root: root.into(), point: point.into(), is_v2, options })
 }
 
 /// Undoes the octal escapes of space, tab, newline and backslash.
 fn unescaped(field: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .iter()
-    .fold(field.to_owned(), |text, (escape, plain)| {
-        text.replace(escape, plain)
-    })
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
 }
 
 /// The process's group, from the text of `/proc/self/cgroup`: with that version 1 controller, or of version 2.
@@ -184,9 +145,7 @@ pub(super) fn own_group(text: &str, controller: Option<Controller>) -> Option<&s
 
 /// The process ids in the text of `cgroup.procs`; 0 stands for one of another pid namespace.
 pub(super) fn pids(text: &str) -> Vec<i32> {
-    text.lines()
-        .filter_map(|line| line.trim().parse().ok())
-        .collect()
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
 }
 
 /// The instance's group in one hierarchy; the groups of executions are made in it.
@@ -207,11 +166,7 @@ impl Hierarchy {
             Err(error) => return Err(error.into()),
         }
         let directory = file::open_directory(&path)?;
-        Ok(Hierarchy {
-            controllers,
-            path,
-            directory,
-        })
+        Ok(Hierarchy { controllers, path, directory })
     }
 
     pub(super) fn has(&self, controller: Controller) -> bool {
@@ -282,8 +237,7 @@ mod tests {
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
 broken line
 ";
-    const OWN: &str =
-        "9:name=systemd:/\n4:memory:/a:b/c\n2:cpu,cpuacct:/docker/ab/x\n0::/user.slice\n";
+    const OWN: &str = "9:name=systemd:/\n4:memory:/a:b/c\n2:cpu,cpuacct:/docker/ab/x\n0::/user.slice\n";
 
     #[test]
     fn mounts_are_read_with_optional_fields_and_escapes() {
@@ -299,10 +253,7 @@ broken line
     #[test]
     fn the_own_group_is_found_by_whole_controller_name() {
         assert_eq!(own_group(OWN, Some(Controller::Memory)), Some("/a:b/c"));
-        assert_eq!(
-            own_group(OWN, Some(Controller::CpuAccounting)),
-            Some("/docker/ab/x")
-        );
+        assert_eq!(own_group(OWN, Some(Controller::CpuAccounting)), Some("/docker/ab/x"));
         assert_eq!(own_group(OWN, Some(Controller::Pids)), None);
         assert_eq!(own_group(OWN, None), Some("/user.slice"));
         assert_eq!(own_group("1:memory:/x\n", None), None);
@@ -312,14 +263,8 @@ broken line
     fn a_group_is_reached_through_its_mount_only() {
         let mounts = mounts(MOUNTS);
         let directory = |mount: usize, group| mounts[mount].directory(group);
-        assert_eq!(
-            directory(0, "/docker/ab"),
-            Some("/sys/fs/cgroup/cpu,cpuacct".into())
-        );
-        assert_eq!(
-            directory(0, "/docker/ab/x"),
-            Some("/sys/fs/cgroup/cpu,cpuacct/x".into())
-        );
+        assert_eq!(directory(0, "/docker/ab"), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
+        assert_eq!(directory(0, "/docker/ab/x"), Some("/sys/fs/cgroup/cpu,cpuacct/x".into()));
         assert_eq!(directory(0, "/docker/cd"), None);
         assert_eq!(directory(2, "/"), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(directory(2, "/../other"), None);

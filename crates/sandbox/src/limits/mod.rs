@@ -95,9 +95,7 @@ struct Shared {
 
 impl Shared {
     fn with(&self, controller: Controller) -> Option<&Hierarchy> {
-        self.hierarchies
-            .iter()
-            .find(|hierarchy| hierarchy.has(controller))
+        self.hierarchies.iter().find(|hierarchy| hierarchy.has(controller))
     }
 }
 
@@ -116,36 +114,20 @@ impl Cgroups {
     ///
     /// Blocks for some milliseconds.
     pub fn detect(instance: &str) -> Cgroups {
-        let nothing = |why: String| Detected {
-            hierarchies: Vec::new(),
-            unavailable: vec![why],
-        };
+        let nothing = |why: String| Detected { hierarchies: Vec::new(), unavailable: vec![why] };
         let read = |path: &str| {
-            std::fs::read_to_string(path).map_err(|error| {
-                format!("No limits by cgroups: reading {path} failed: {error}; mount /proc")
-            })
+            std::fs::read_to_string(path)
+                .map_err(|error| format!("No limits by cgroups: reading {path} failed: {error}; mount /proc"))
         };
         let (version, detected) = match (read("/proc/self/mountinfo"), read("/proc/self/cgroup")) {
-            _ if !valid_name(instance) => (
-                Version::V2,
-                nothing(format!(
-                    "No limits by cgroups: {instance:?} can't be part of a group's name"
-                )),
-            ),
+            _ if !valid_name(instance) => {
+                (Version::V2, nothing(format!("No limits by cgroups: {instance:?} can't be part of a group's name")))
+            }
             (Ok(mountinfo), Ok(own)) => detect_in(instance, &mountinfo, &own),
             (Err(why), _) | (_, Err(why)) => (Version::V2, nothing(why)),
         };
-        let Detected {
-            hierarchies,
-            unavailable,
-        } = detected;
-        Cgroups {
-            shared: Arc::new(Shared {
-                version,
-                hierarchies,
-                unavailable,
-            }),
-        }
+        let Detected { hierarchies, unavailable } = detected;
+        Cgroups { shared: Arc::new(Shared { version, hierarchies, unavailable }) }
     }
 
     /// Whether the memory of an execution is limited as a whole.
@@ -193,21 +175,13 @@ impl Cgroups {
         for hierarchy in &self.shared.hierarchies {
             match hierarchy.groups() {
                 Ok(groups) => names.extend(groups.into_iter().filter(|name| name != SERVICE_GROUP)),
-                Err(error) => {
-                    swept = Err(file::during(
-                        format!("listing {}", hierarchy.path.display()),
-                        &error,
-                    ))
-                }
+                Err(error) => swept = Err(file::during(format!("listing {}", hierarchy.path.display()), &error)),
             }
         }
         let mut count = 0;
         for name in names {
             let group = Cgroup::existing(Arc::clone(&self.shared), name);
-            match group
-                .kill_until(Instant::now() + SWEEP_PATIENCE)
-                .and_then(|()| group.remove())
-            {
+            match group.kill_until(Instant::now() + SWEEP_PATIENCE).and_then(|()| group.remove()) {
                 Ok(()) => count += 1,
                 Err(error) => swept = Err(error),
             }
@@ -231,8 +205,7 @@ impl Cgroups {
     /// nothing of it is left then.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
         if !valid_name(name) || [SERVICE_GROUP, PROBE_GROUP].contains(&name) {
-            let problem =
-                format!("{name:?} can't be the name of a cgroup: use 1 to 128 of [A-Za-z0-9._-]");
+            let problem = format!("{name:?} can't be the name of a cgroup: use 1 to 128 of [A-Za-z0-9._-]");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         Cgroup::create(Arc::clone(&self.shared), name, limits)
@@ -258,8 +231,6 @@ fn detect_in(instance: &str, mountinfo: &str, own: &str) -> (Version, Detected) 
 }
 
 fn valid_name(name: &str) -> bool {
-    let characters = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let characters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     characters && (1..=128).contains(&name.len()) && name != "." && name != ".."
 }

@@ -34,9 +34,7 @@ pub(super) fn counter_file(version: Version) -> &'static str {
 /// Whether the counters in the text of that file are above zero. The group is new with its execution: nothing that
 /// happened in it is older.
 pub(super) fn killed(text: &str) -> bool {
-    ["oom_kill", "oom_group_kill"]
-        .iter()
-        .any(|key| file::keyed_number(text, key).is_some_and(|count| count > 0))
+    ["oom_kill", "oom_group_kill"].iter().any(|key| file::keyed_number(text, key).is_some_and(|count| count > 0))
 }
 
 /// Tells when the kernel has killed a process of one execution for want of memory. Made by
@@ -58,11 +56,7 @@ enum Signal {
 }
 
 impl OomWatch {
-    pub(super) fn open(
-        version: Version,
-        parent: BorrowedFd<'_>,
-        group: &str,
-    ) -> io::Result<OomWatch> {
+    pub(super) fn open(version: Version, parent: BorrowedFd<'_>, group: &str) -> io::Result<OomWatch> {
         let counter = file::open_to_read(parent, &format!("{group}/{}", counter_file(version)))?;
         let signal = match version {
             Version::V2 => Signal::Counter,
@@ -132,10 +126,7 @@ impl OomWatch {
 // borrowed one cannot be closed for as long as it is borrowed.
 #[allow(deprecated)]
 async fn wait_for(source: &OwnedFd, interest: Interest) -> io::Result<()> {
-    AsyncFd::with_interest(source.as_fd(), interest)?
-        .ready(interest)
-        .await
-        .map(drop)
+    AsyncFd::with_interest(source.as_fd(), interest)?.ready(interest).await.map(drop)
 }
 
 /// An eventfd that the kernel signals when `group` runs out of memory; closing it ends that.
@@ -157,9 +148,7 @@ mod tests {
     fn both_versions_counters_are_understood() {
         assert!(!killed("oom_kill_disable 0\nunder_oom 1\noom_kill 0\n"));
         assert!(killed("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"));
-        assert!(!killed(
-            "low 0\nhigh 7\nmax 12\noom 3\noom_kill 0\noom_group_kill 0\n"
-        ));
+        assert!(!killed("low 0\nhigh 7\nmax 12\noom 3\noom_kill 0\noom_group_kill 0\n"));
         assert!(killed("oom 1\noom_kill 0\noom_group_kill 1\n"));
         assert!(!killed(""));
     }
@@ -170,33 +159,16 @@ mod tests {
         let Some(group) = super::super::tests::unified_group("events") else {
             return;
         };
-        let counter =
-            file::open_to_read(group.directory(), "events/cgroup.events").expect("cgroup.events");
-        assert!(
-            file::read_again(&counter)
-                .expect("text")
-                .contains("populated 0")
-        );
-        let watch = OomWatch {
-            counter,
-            signal: Signal::Counter,
-        };
+        let counter = file::open_to_read(group.directory(), "events/cgroup.events").expect("cgroup.events");
+        assert!(file::read_again(&counter).expect("text").contains("populated 0"));
+        let watch = OomWatch { counter, signal: Signal::Counter };
         assert!(!watch.changed().await.expect("no event yet"));
-        let mut child = std::process::Command::new("sleep")
-            .arg("5")
-            .spawn()
-            .expect("sleep");
-        group
-            .write("events", "cgroup.procs", &child.id().to_string())
-            .expect("attach");
+        let mut child = std::process::Command::new("sleep").arg("5").spawn().expect("sleep");
+        group.write("events", "cgroup.procs", &child.id().to_string()).expect("attach");
         let start = Instant::now();
         assert!(watch.changed().await.expect("an event"));
         assert!(start.elapsed() < POLL_INTERVAL);
-        assert!(
-            file::read_again(&watch.counter)
-                .expect("text")
-                .contains("populated 1")
-        );
+        assert!(file::read_again(&watch.counter).expect("text").contains("populated 1"));
         assert!(!watch.changed().await.expect("the read made it quiet"));
         child.kill().expect("kill");
         child.wait().expect("wait");

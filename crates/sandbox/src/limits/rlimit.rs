@@ -69,16 +69,8 @@ impl Rlimits {
     /// That of setrlimit(2), with its errno; the limits before it in the list are set by then.
     pub fn apply(&self) -> io::Result<()> {
         for (resource, value) in self.entries().into_iter().flatten() {
-            let value = getrlimit(resource)
-                .maximum
-                .map_or(value, |inherited| value.min(inherited));
-            setrlimit(
-                resource,
-                Rlimit {
-                    current: Some(value),
-                    maximum: Some(value),
-                },
-            )?;
+            let value = getrlimit(resource).maximum.map_or(value, |inherited| value.min(inherited));
+            setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
         }
         Ok(())
     }
@@ -124,20 +116,14 @@ mod tests {
         assert_eq!(rlimits, expected);
         assert_eq!(rlimits.entries().into_iter().flatten().count(), 10);
         let with_data = Rlimits::for_limits(&limits(), Some(1 << 30));
-        assert_eq!(
-            with_data.entries().into_iter().flatten().last(),
-            Some((Resource::Data, 1 << 30))
-        );
+        assert_eq!(with_data.entries().into_iter().flatten().last(), Some((Resource::Data, 1 << 30)));
     }
 
     #[test]
     fn they_cross_to_the_child_as_text() {
         let rlimits = Rlimits::for_limits(&limits(), Some(u64::MAX));
         let text = serde_json::to_string(&rlimits).expect("text");
-        assert_eq!(
-            serde_json::from_str::<Rlimits>(&text).expect("rlimits"),
-            rlimits
-        );
+        assert_eq!(serde_json::from_str::<Rlimits>(&text).expect("rlimits"), rlimits);
     }
 
     /// This very test, run again as a process of its own: limits cannot be taken back.
@@ -147,48 +133,23 @@ mod tests {
         if std::env::var_os(MARK).is_none() {
             let (_crate, module) = module_path!().split_once("::").expect("a path");
             let child = std::process::Command::new(std::env::current_exe().expect("this test"))
-                .args([
-                    "--exact",
-                    &format!("{module}::they_are_applied_and_never_raised"),
-                ])
+                .args(["--exact", &format!("{module}::they_are_applied_and_never_raised")])
                 .env(MARK, "1")
                 .output()
                 .expect("a child");
             let text = String::from_utf8_lossy(&child.stdout);
-            assert!(
-                child.status.success() && text.contains("1 passed"),
-                "{text}"
-            );
+            assert!(child.status.success() && text.contains("1 passed"), "{text}");
             return;
         }
-        let lower = Rlimit {
-            current: Some(64),
-            maximum: Some(64),
-        };
+        let lower = Rlimit { current: Some(64), maximum: Some(64) };
         setrlimit(Resource::Nofile, lower).expect("a lower limit");
         let mut rlimits = Rlimits::for_limits(&limits(), Some(8 << 30));
         rlimits.processes = 100_000;
         rlimits.apply().expect("applied");
-        assert_eq!(
-            getrlimit(Resource::Nofile),
-            Rlimit {
-                current: Some(64),
-                maximum: Some(64)
-            }
-        );
+        assert_eq!(getrlimit(Resource::Nofile), Rlimit { current: Some(64), maximum: Some(64) });
         let file_size = Some(10 << 20);
-        assert_eq!(
-            getrlimit(Resource::Fsize),
-            Rlimit {
-                current: file_size,
-                maximum: file_size
-            }
-        );
+        assert_eq!(getrlimit(Resource::Fsize), Rlimit { current: file_size, maximum: file_size });
         assert_eq!(getrlimit(Resource::Data).maximum, Some(8 << 30));
-        assert!(
-            getrlimit(Resource::Core)
-                .maximum
-                .is_some_and(|core| core <= 1)
-        );
+        assert!(getrlimit(Resource::Core).maximum.is_some_and(|core| core <= 1));
     }
 }

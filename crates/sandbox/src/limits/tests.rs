@@ -25,11 +25,7 @@ pub(super) fn limits() -> Limits {
 /// An instance of its own for each test: they run side by side.
 fn instance() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{:x}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Cgroups of version 1 with all controllers, or a line that says why not. Version 2 is not detected here: that would
@@ -59,15 +55,9 @@ pub(super) fn unified_group(child: &str) -> Option<Hierarchy> {
         .filter(|mount| mount.is_v2)
         .find_map(|mount| mount.directory(own_group(&own, None)?))
         .ok_or_else(|| io::Error::other("no cgroup2 mount"))
-        .and_then(|own| {
-            Hierarchy::open(
-                own.join(format!("{GROUP_PREFIX}{}", instance())),
-                Vec::new(),
-            )
-        })
+        .and_then(|own| Hierarchy::open(own.join(format!("{GROUP_PREFIX}{}", instance())), Vec::new()))
         .and_then(|hierarchy| hierarchy.make(child).map(|()| hierarchy));
-    made.inspect_err(|error| eprintln!("SKIPPED: no group of version 2 can be made: {error}"))
-        .ok()
+    made.inspect_err(|error| eprintln!("SKIPPED: no group of version 2 can be made: {error}")).ok()
 }
 
 /// A shell that waits for a line before it runs `script`, so that it can be attached first.
@@ -82,12 +72,7 @@ fn held(script: &str) -> Child {
 }
 
 fn release(child: &mut Child) {
-    child
-        .stdin
-        .as_mut()
-        .expect("stdin")
-        .write_all(b"go\n")
-        .expect("a line");
+    child.stdin.as_mut().expect("stdin").write_all(b"go\n").expect("a line");
 }
 
 fn pid(child: &Child) -> Pid {
@@ -96,11 +81,7 @@ fn pid(child: &Child) -> Pid {
 
 fn read(group: &Cgroup, cgroups: &Cgroups, controller: Controller, file: &str) -> String {
     let hierarchy = cgroups.shared.with(controller).expect("a hierarchy");
-    hierarchy
-        .read(group.name(), file)
-        .expect("a file")
-        .trim()
-        .to_owned()
+    hierarchy.read(group.name(), file).expect("a file").trim().to_owned()
 }
 
 #[test]
@@ -137,49 +118,19 @@ fn an_instance_that_is_no_name_gets_nothing_and_a_reason() {
 fn a_group_has_its_limits_and_leaves_nothing_behind() {
     let Some(cgroups) = all_of_v1() else { return };
     let group = cgroups.create("one", &limits()).expect("a group");
-    assert_eq!(
-        read(
-            &group,
-            &cgroups,
-            Controller::Memory,
-            "memory.limit_in_bytes"
-        ),
-        "67108864"
-    );
-    assert_eq!(
-        read(&group, &cgroups, Controller::Memory, "memory.swappiness"),
-        "0"
-    );
+    assert_eq!(read(&group, &cgroups, Controller::Memory, "memory.limit_in_bytes"), "67108864");
+    assert_eq!(read(&group, &cgroups, Controller::Memory, "memory.swappiness"), "0");
     assert_eq!(read(&group, &cgroups, Controller::Pids, "pids.max"), "33");
-    assert_eq!(
-        read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"),
-        "150000"
-    );
-    assert_eq!(
-        read(&group, &cgroups, Controller::Cpu, "cpu.cfs_period_us"),
-        "100000"
-    );
+    assert_eq!(read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"), "150000");
+    assert_eq!(read(&group, &cgroups, Controller::Cpu, "cpu.cfs_period_us"), "100000");
     let again = cgroups.create("one", &limits()).expect_err("it exists");
     assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
-    let reserved = cgroups
-        .create(SERVICE_GROUP, &limits())
-        .expect_err("reserved");
+    let reserved = cgroups.create(SERVICE_GROUP, &limits()).expect_err("reserved");
     assert_eq!(reserved.kind(), io::ErrorKind::InvalidInput);
     group.remove().expect("removed");
     drop(cgroups.create("two", &limits()).expect("a group"));
-    let paths: Vec<_> = cgroups
-        .shared
-        .hierarchies
-        .iter()
-        .map(|hierarchy| hierarchy.path.clone())
-        .collect();
-    assert!(
-        cgroups
-            .shared
-            .hierarchies
-            .iter()
-            .all(|hierarchy| hierarchy.groups().expect("a list").is_empty())
-    );
+    let paths: Vec<_> = cgroups.shared.hierarchies.iter().map(|hierarchy| hierarchy.path.clone()).collect();
+    assert!(cgroups.shared.hierarchies.iter().all(|hierarchy| hierarchy.groups().expect("a list").is_empty()));
     cgroups.close();
     assert!(paths.iter().all(|path| !path.exists()));
 }
@@ -190,10 +141,7 @@ fn a_tighter_share_of_cpu_above_is_no_failure() {
     let cpu = cgroups.shared.with(Controller::Cpu).expect("a hierarchy");
     file::write_at(cpu.directory(), "cpu.cfs_quota_us", "50000").expect("half a core");
     let group = cgroups.create("above", &limits()).expect("a group");
-    assert_eq!(
-        read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"),
-        "-1"
-    );
+    assert_eq!(read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"), "-1");
     group.kill().expect("nothing to kill");
     group.remove().expect("removed");
     cgroups.close();
@@ -208,18 +156,8 @@ fn usage_counts_the_cpu_time_and_memory_of_what_was_attached() {
     release(&mut child);
     assert!(child.wait().expect("an end").success());
     let usage = group.usage();
-    assert!(
-        usage
-            .cpu_time
-            .is_some_and(|time| time > Duration::from_millis(5)),
-        "{usage:?}"
-    );
-    assert!(
-        usage
-            .peak_memory_bytes
-            .is_some_and(|bytes| bytes > 4096 && bytes <= 64 << 20),
-        "{usage:?}"
-    );
+    assert!(usage.cpu_time.is_some_and(|time| time > Duration::from_millis(5)), "{usage:?}");
+    assert!(usage.peak_memory_bytes.is_some_and(|bytes| bytes > 4096 && bytes <= 64 << 20), "{usage:?}");
     assert!(!group.oom_killed());
     group.remove().expect("removed");
     cgroups.close();
@@ -248,15 +186,7 @@ fn a_thread_can_enter_by_itself_in_v1() {
 #[test]
 fn processes_are_bounded() {
     let Some(cgroups) = all_of_v1() else { return };
-    let group = cgroups
-        .create(
-            "pids",
-            &Limits {
-                processes: 3,
-                ..limits()
-            },
-        )
-        .expect("a group");
+    let group = cgroups.create("pids", &Limits { processes: 3, ..limits() }).expect("a group");
     // sh and three more are processes + 1; the fifth is refused, which ends a shell with a failure.
     let mut child = held("for n in 1 2 3 4 5 6; do sleep 20 & done; wait");
     group.attach(pid(&child)).expect("attached");
@@ -272,16 +202,7 @@ fn processes_are_bounded() {
 #[test]
 fn a_fork_bomb_is_killed_as_a_whole() {
     let Some(cgroups) = all_of_v1() else { return };
-    let group = cgroups
-        .create(
-            "bomb",
-            &Limits {
-                processes: 200,
-                cpu_cores: 0.5,
-                ..limits()
-            },
-        )
-        .expect("a group");
+    let group = cgroups.create("bomb", &Limits { processes: 200, cpu_cores: 0.5, ..limits() }).expect("a group");
     let mut child = held("bomb() { bomb & bomb & sleep 30; }; bomb");
     group.attach(pid(&child)).expect("attached");
     release(&mut child);
@@ -317,10 +238,7 @@ fn a_group_with_a_process_is_not_removed() {
     let group = cgroups.create("busy", &limits()).expect("a group");
     let mut child = held("sleep 30");
     group.attach(pid(&child)).expect("attached");
-    assert_eq!(
-        group.remove().expect_err("busy").kind(),
-        io::ErrorKind::ResourceBusy
-    );
+    assert_eq!(group.remove().expect_err("busy").kind(), io::ErrorKind::ResourceBusy);
     let group = Cgroup::existing(Arc::clone(&cgroups.shared), "busy".to_owned());
     let reaper = std::thread::spawn(move || child.wait());
     group.kill().expect("killed");
@@ -337,10 +255,7 @@ fn attach_of_nobody_is_an_error() {
     let gone = pid(&child);
     child.wait().expect("an end");
     let error = group.attach(gone).expect_err("no such process");
-    assert_eq!(
-        error.raw_os_error(),
-        Some(rustix::io::Errno::SRCH.raw_os_error())
-    );
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::SRCH.raw_os_error()));
     group.remove().expect("removed");
     cgroups.close();
 }
@@ -357,29 +272,16 @@ async fn a_kill_for_want_of_memory_is_told() {
     assert!(quiet.is_err(), "nothing happened yet");
     release(&mut child);
     let reaper = std::thread::spawn(move || (child.wait(), Instant::now()));
-    tokio::time::timeout(Duration::from_secs(20), watch.wait())
-        .await
-        .expect("told");
+    tokio::time::timeout(Duration::from_secs(20), watch.wait()).await.expect("told");
     let told = Instant::now();
     let (status, ended) = reaper.join().expect("a thread");
     let late = told.saturating_duration_since(ended);
-    eprintln!(
-        "told {late:?} after the end, {:?} before it",
-        ended.saturating_duration_since(told)
-    );
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status.expect("an end")),
-        Some(9)
-    );
+    eprintln!("told {late:?} after the end, {:?} before it", ended.saturating_duration_since(told));
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status.expect("an end")), Some(9));
     assert!(group.oom_killed());
     watch.wait().await;
     // Swap would let it have more.
-    assert!(
-        group
-            .usage()
-            .peak_memory_bytes
-            .is_some_and(|bytes| bytes <= 64 << 20)
-    );
+    assert!(group.usage().peak_memory_bytes.is_some_and(|bytes| bytes <= 64 << 20));
     group.remove().expect("removed");
     cgroups.close();
 }
@@ -390,14 +292,8 @@ fn a_v2_group_is_made_entered_read_killed_and_removed() {
         return;
     };
     hierarchy.unmake("unused").expect("rmdir");
-    let shared = Shared {
-        version: Version::V2,
-        hierarchies: vec![hierarchy],
-        unavailable: Vec::new(),
-    };
-    let cgroups = Cgroups {
-        shared: Arc::new(shared),
-    };
+    let shared = Shared { version: Version::V2, hierarchies: vec![hierarchy], unavailable: Vec::new() };
+    let cgroups = Cgroups { shared: Arc::new(shared) };
     let group = cgroups.create("two", &limits()).expect("a group");
     assert!(group.directory().expect("a folder").is_some());
     let mut child = held("i=0; while :; do i=$((i+1)); done");
@@ -407,12 +303,7 @@ fn a_v2_group_is_made_entered_read_killed_and_removed() {
     let reaper = std::thread::spawn(move || child.wait());
     group.kill().expect("killed");
     reaper.join().expect("a thread").expect("an end");
-    assert!(
-        group
-            .usage()
-            .cpu_time
-            .is_some_and(|time| time > Duration::from_millis(5))
-    );
+    assert!(group.usage().cpu_time.is_some_and(|time| time > Duration::from_millis(5)));
     group.remove().expect("removed");
     cgroups.close();
 }
@@ -422,25 +313,14 @@ fn a_v2_group_is_made_entered_read_killed_and_removed() {
 #[ignore = "a measurement"]
 fn latency_of_each_step() {
     let Some(cgroups) = all_of_v1() else { return };
-    let mut steps: Vec<(&str, Vec<Duration>)> = [
-        "create",
-        "entrances",
-        "enter",
-        "attach",
-        "oom_watch",
-        "usage",
-        "oom_killed",
-        "kill (empty)",
-        "remove",
-    ]
-    .map(|step| (step, Vec::new()))
-    .into();
+    let mut steps: Vec<(&str, Vec<Duration>)> =
+        ["create", "entrances", "enter", "attach", "oom_watch", "usage", "oom_killed", "kill (empty)", "remove"]
+            .map(|step| (step, Vec::new()))
+            .into();
     for round in 0..200 {
         let mut taken = Vec::new();
         let mut start = Instant::now();
-        let group = cgroups
-            .create(&format!("round-{round}"), &limits())
-            .expect("a group");
+        let group = cgroups.create(&format!("round-{round}"), &limits()).expect("a group");
         let mut lap = |start: &mut Instant| {
             taken.push(start.elapsed());
             *start = Instant::now();
@@ -483,10 +363,7 @@ fn latency_of_each_step() {
     }
     for (step, all) in &mut steps {
         all.sort();
-        eprintln!(
-            "{step}: median {:?}, 95 % {:?}, most {:?}",
-            all[100], all[190], all[199]
-        );
+        eprintln!("{step}: median {:?}, 95 % {:?}, most {:?}", all[100], all[190], all[199]);
     }
     cgroups.close();
 }

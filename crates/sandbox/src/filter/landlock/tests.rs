@@ -40,9 +40,7 @@ fn paths(paths: &[&Path]) -> Vec<PathBuf> {
 }
 
 fn system() -> Vec<PathBuf> {
-    ["/usr", "/bin", "/lib", "/lib64", "/etc"]
-        .map(PathBuf::from)
-        .to_vec()
+    ["/usr", "/bin", "/lib", "/lib64", "/etc"].map(PathBuf::from).to_vec()
 }
 
 fn kind<T>(result: std::io::Result<T>) -> Option<ErrorKind> {
@@ -57,11 +55,7 @@ fn writes_stay_inside() {
     for folder in [&inside, &outside, &shown] {
         fs::write(folder.path().join("before"), "before").expect("possible before");
     }
-    let rules = Rules {
-        write: paths(&[inside.path()]),
-        read_only: paths(&[shown.path()]),
-        ..Rules::default()
-    };
+    let rules = Rules { write: paths(&[inside.path()]), read_only: paths(&[shown.path()]), ..Rules::default() };
     restricted(rules, |achieved| {
         let inside = inside.path();
         fs::write(inside.join("after"), "after").expect("inside");
@@ -90,10 +84,7 @@ fn writes_stay_inside() {
         assert_eq!(kind(fs::write(shown.join("after"), "after")), DENIED);
         assert_eq!(kind(fs::remove_file(shown.join("before"))), DENIED);
     });
-    assert_eq!(
-        fs::read(outside.path().join("before")).expect("unrestricted"),
-        b"before"
-    );
+    assert_eq!(fs::read(outside.path().join("before")).expect("unrestricted"), b"before");
     fs::write(outside.path().join("before"), "still").expect("the domain is the thread's own");
 }
 
@@ -104,18 +95,11 @@ fn devices_are_made_nowhere() {
     let at = |name: &str| inside.path().join(name);
     // The device 0:0 is a whiteout, which anyone may make; others take a capability.
     make(at("whiteout"), FileType::CharacterDevice, 0).expect("possible before");
-    let rules = Rules {
-        write: paths(&[inside.path()]),
-        ..Rules::default()
-    };
+    let rules = Rules { write: paths(&[inside.path()]), ..Rules::default() };
     restricted(rules, |_| {
         for kind in [FileType::CharacterDevice, FileType::BlockDevice] {
             for device in [0, rustix::fs::makedev(1, 3)] {
-                assert_eq!(
-                    make(at("device"), kind, device),
-                    Err(Errno::ACCESS),
-                    "{kind:?}"
-                );
+                assert_eq!(make(at("device"), kind, device), Err(Errno::ACCESS), "{kind:?}");
             }
         }
         make(at("fifo"), FileType::Fifo, 0).expect("programs use FIFOs");
@@ -129,18 +113,10 @@ fn execution_is_a_right_of_its_own() {
     let (exec, noexec, outside) = (folder(), folder(), folder());
     for folder in [&exec, &noexec, &outside] {
         // Copied by another process: a descriptor of ours could leak into a fork and keep it busy.
-        let copy = Command::new("cp")
-            .arg("/bin/true")
-            .arg(folder.path())
-            .status();
+        let copy = Command::new("cp").arg("/bin/true").arg(folder.path()).status();
         assert!(copy.expect("cp runs").success());
     }
-    let run = |folder: &Path| {
-        Command::new(folder.join("true"))
-            .stdin(Stdio::inherit())
-            .status()
-            .map(|s| s.success())
-    };
+    let run = |folder: &Path| Command::new(folder.join("true")).stdin(Stdio::inherit()).status().map(|s| s.success());
     assert!(run(noexec.path()).expect("possible before"));
     assert!(run(outside.path()).expect("possible before"));
     let rules = Rules {
@@ -162,19 +138,13 @@ fn execution_is_a_right_of_its_own() {
 fn devices_are_those_named() {
     let write = |path| OpenOptions::new().write(true).truncate(true).open(path);
     write("/dev/zero").expect("possible before");
-    restricted(
-        Rules {
-            devices: vec!["/dev/null".into()],
-            ..Rules::default()
-        },
-        |_| {
-            let null = write("/dev/null").expect("named");
-            // FIONREAD is no ioctl of this device: that it says so means it was asked.
-            assert_eq!(rustix::io::ioctl_fionread(&null), Err(Errno::NOTTY));
-            assert_eq!(kind(write("/dev/zero")), DENIED);
-            assert_eq!(kind(fs::read("/dev/zero")), DENIED);
-        },
-    );
+    restricted(Rules { devices: vec!["/dev/null".into()], ..Rules::default() }, |_| {
+        let null = write("/dev/null").expect("named");
+        // FIONREAD is no ioctl of this device: that it says so means it was asked.
+        assert_eq!(rustix::io::ioctl_fionread(&null), Err(Errno::NOTTY));
+        assert_eq!(kind(write("/dev/zero")), DENIED);
+        assert_eq!(kind(fs::read("/dev/zero")), DENIED);
+    });
 }
 
 #[test]
@@ -199,16 +169,10 @@ fn missing_paths_grant_nothing() {
 fn what_is_not_below_a_rule_can_not_be_read() {
     let open = || fs::File::open("/etc/passwd");
     open().expect("possible before");
-    restricted(
-        Rules {
-            read_exec: vec!["/usr".into()],
-            ..Rules::default()
-        },
-        |_| {
-            assert_eq!(kind(open()), DENIED);
-            fs::read_dir("/usr").expect("granted");
-        },
-    );
+    restricted(Rules { read_exec: vec!["/usr".into()], ..Rules::default() }, |_| {
+        assert_eq!(kind(open()), DENIED);
+        fs::read_dir("/usr").expect("granted");
+    });
 }
 
 #[test]
@@ -221,28 +185,19 @@ fn signals_and_abstract_sockets_stay_inside() {
     let mut outside = Command::new("sleep").arg("60").spawn().expect("sleep runs");
     let pid = rustix::process::Pid::from_child(&outside);
     rustix::process::test_kill_process(pid).expect("possible before");
-    restricted(
-        Rules {
-            read_exec: system(),
-            ..Rules::default()
-        },
-        |achieved| {
-            if achieved.abi < 6 {
-                eprintln!("not tested: ABI {} has no scopes", achieved.abi);
-                return;
-            }
-            assert_eq!(kind(UnixStream::connect_addr(&address)), DENIED);
-            assert_eq!(rustix::process::test_kill_process(pid), Err(Errno::PERM));
+    restricted(Rules { read_exec: system(), ..Rules::default() }, |achieved| {
+        if achieved.abi < 6 {
+            eprintln!("not tested: ABI {} has no scopes", achieved.abi);
+            return;
+        }
+        assert_eq!(kind(UnixStream::connect_addr(&address)), DENIED);
+        assert_eq!(rustix::process::test_kill_process(pid), Err(Errno::PERM));
 
-            let mut inside = Command::new("/bin/sleep")
-                .arg("60")
-                .stdin(Stdio::inherit())
-                .spawn();
-            let inside = inside.as_mut().expect("sleep runs");
-            inside.kill().expect("a process of the same domain");
-            inside.wait().expect("a child");
-        },
-    );
+        let mut inside = Command::new("/bin/sleep").arg("60").stdin(Stdio::inherit()).spawn();
+        let inside = inside.as_mut().expect("sleep runs");
+        inside.kill().expect("a process of the same domain");
+        inside.wait().expect("a child");
+    });
     outside.kill().expect("unrestricted");
     outside.wait().expect("a child");
 }

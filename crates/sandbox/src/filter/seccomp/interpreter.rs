@@ -15,16 +15,9 @@ pub(super) struct SeccompData {
 impl SeccompData {
     /// The aligned 32-bit word at `offset`, on a little-endian machine.
     fn word(&self, offset: u32) -> u32 {
-        assert!(
-            offset.is_multiple_of(4) && offset < 64,
-            "the kernel refuses this load"
-        );
+        assert!(offset.is_multiple_of(4) && offset < 64, "the kernel refuses this load");
         let half = |value: u64| {
-            if offset.is_multiple_of(8) {
-                value as u32
-            } else {
-                (value >> 32) as u32
-            }
+            if offset.is_multiple_of(8) { value as u32 } else { (value >> 32) as u32 }
         };
         match offset {
             0 => self.nr,

@@ -18,13 +18,7 @@ const EAFNOSUPPORT: u16 = 97;
 
 /// One system call and its number on each architecture that has it.
 pub(super) struct Call {
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "for the golden files and the comparison with libc"
-        )
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the golden files and the comparison with libc"))]
     pub(super) name: &'static str,
     x86_64: Option<u32>,
     aarch64: Option<u32>,

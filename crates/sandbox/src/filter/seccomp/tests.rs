@@ -22,12 +22,7 @@ const NO_FAMILY: u32 = ERRNO | 97;
 const JUNK: u64 = 0xdead_beef_0000_0000;
 
 fn call(arch: Arch, nr: u32, args: [u64; 6]) -> u32 {
-    let data = SeccompData {
-        nr,
-        arch: arch.audit(),
-        instruction_pointer: 0x1000,
-        args,
-    };
+    let data = SeccompData { nr, arch: arch.audit(), instruction_pointer: 0x1000, args };
     let program = match arch {
         Arch::X86_64 => &PROGRAMS[0],
         Arch::Aarch64 => &PROGRAMS[1],
@@ -65,10 +60,7 @@ fn number(arch: Arch, name: &str) -> u32 {
 
 /// Asks both filters about `name`, if the architecture has it, with the arguments at their places.
 fn on_each(name: &str, places: &[(usize, u64)], verdict: u32) {
-    for arch in ARCHES
-        .into_iter()
-        .filter(|&arch| arch == Arch::X86_64 || name != "mknod")
-    {
+    for arch in ARCHES.into_iter().filter(|&arch| arch == Arch::X86_64 || name != "mknod") {
         let mut args = [0; 6];
         for &(place, value) in places {
             args[place] = value;
@@ -81,15 +73,8 @@ fn on_each(name: &str, places: &[(usize, u64)], verdict: u32) {
 #[test]
 fn every_number_gets_the_verdict_of_the_list() {
     for arch in ARCHES {
-        for nr in (0..=600)
-            .chain(X32_BIT..=X32_BIT + 600)
-            .chain([X32_BIT - 1, u32::MAX])
-        {
-            assert_eq!(
-                call(arch, nr, [0; 6]),
-                intended(arch, nr, [0; 6]),
-                "{arch:?} {nr}"
-            );
+        for nr in (0..=600).chain(X32_BIT..=X32_BIT + 600).chain([X32_BIT - 1, u32::MAX]) {
+            assert_eq!(call(arch, nr, [0; 6]), intended(arch, nr, [0; 6]), "{arch:?} {nr}");
         }
     }
 }
@@ -111,17 +96,8 @@ fn another_architecture_is_killed() {
         (Arch::Aarch64, 0x4000_0028),
     ] {
         for nr in 0..=600 {
-            let data = SeccompData {
-                nr,
-                arch: other,
-                instruction_pointer: 0,
-                args: [0; 6],
-            };
-            assert_eq!(
-                evaluate(&compile(arch), &data),
-                KILL_PROCESS,
-                "{arch:?} {nr}"
-            );
+            let data = SeccompData { nr, arch: other, instruction_pointer: 0, args: [0; 6] };
+            assert_eq!(evaluate(&compile(arch), &data), KILL_PROCESS, "{arch:?} {nr}");
         }
     }
 }
@@ -129,16 +105,8 @@ fn another_architecture_is_killed() {
 #[test]
 fn golden() {
     for (arch, file, committed) in [
-        (
-            Arch::X86_64,
-            "golden_x86_64.txt",
-            include_str!("../golden_x86_64.txt"),
-        ),
-        (
-            Arch::Aarch64,
-            "golden_aarch64.txt",
-            include_str!("../golden_aarch64.txt"),
-        ),
+        (Arch::X86_64, "golden_x86_64.txt", include_str!("../golden_x86_64.txt")),
+        (Arch::Aarch64, "golden_aarch64.txt", include_str!("../golden_aarch64.txt")),
     ] {
         let current = verdicts(arch);
         if std::env::var_os("GOLDEN").is_some_and(|value| value == "write") {
@@ -167,17 +135,10 @@ fn verdicts(arch: Arch) -> String {
     let mut first = 0;
     while first <= 600 {
         let verdict = word(first);
-        let last = (first..=600)
-            .take_while(|&nr| word(nr) == verdict)
-            .last()
-            .unwrap_or(first);
+        let last = (first..=600).take_while(|&nr| word(nr) == verdict).last().unwrap_or(first);
         let mut names: Vec<_> = (first..=last).map(|nr| listed(arch, nr).0).collect();
         names.dedup();
-        let range = if first == last {
-            format!("{first}")
-        } else {
-            format!("{first}-{last}")
-        };
+        let range = if first == last { format!("{first}") } else { format!("{first}-{last}") };
         writeln!(text, "{range} {verdict}: {}", names.join(" ")).expect("a string");
         first = last + 1;
     }
@@ -185,22 +146,10 @@ fn verdicts(arch: Arch) -> String {
 }
 
 fn describe(check: &Check) -> String {
-    let values: Vec<_> = check
-        .values
-        .iter()
-        .map(|value| format!("{value:#x}"))
-        .collect();
+    let values: Vec<_> = check.values.iter().map(|value| format!("{value:#x}")).collect();
     let verb = if check.passes { "in" } else { "not in" };
-    let Check {
-        argument,
-        mask,
-        errno,
-        ..
-    } = check;
-    format!(
-        "arg{argument} & {mask:#x} {verb} [{}] or errno {errno}",
-        values.join(" ")
-    )
+    let Check { argument, mask, errno, .. } = check;
+    format!("arg{argument} & {mask:#x} {verb} [{}] or errno {errno}", values.join(" "))
 }
 
 #[test]
@@ -261,11 +210,7 @@ fn sockets_are_local_or_internet() {
         for family in [1, 2, 10] {
             for kind in [1, 2, 5, 1 | 0o2_000_000, 2 | 0o4_000] {
                 on_each(name, &[(0, family), (1, kind)], ALLOW);
-                on_each(
-                    name,
-                    &[(0, family | JUNK), (1, kind | JUNK), (2, JUNK)],
-                    ALLOW,
-                );
+                on_each(name, &[(0, family | JUNK), (1, kind | JUNK), (2, JUNK)], ALLOW);
             }
         }
         // NETLINK, PACKET, BLUETOOTH, ALG, VSOCK, KCM, XDP and the rest.
@@ -346,13 +291,11 @@ fn any_arguments() -> impl Strategy<Value = [u64; 6]> {
         prop::sample::select(mentioned),
         any::<u32>().prop_map(u64::from),
     ];
-    let argument = (low, any::<bool>(), any::<u32>()).prop_map(|(low, junk, high)| {
-        if junk {
-            low | u64::from(high) << 32
-        } else {
-            low
-        }
-    });
+    let argument = (low, any::<bool>(), any::<u32>()).prop_map(
+        |(low, junk, high)| {
+            if junk { low | u64::from(high) << 32 } else { low }
+        },
+    );
     prop::array::uniform6(argument)
 }
 
@@ -381,22 +324,12 @@ fn programs_are_what_the_kernel_accepts() {
 fn far_branches_reach() {
     // More ranges than the list has, so that conditional jumps no longer reach.
     let rules = [Rule::Allow, Rule::Errno(EPERM)];
-    let ranges: Vec<_> = (0..1500)
-        .map(|first| Range {
-            first,
-            rule: rules[first as usize % 2],
-        })
-        .collect();
+    let ranges: Vec<_> = (0..1500).map(|first| Range { first, rule: rules[first as usize % 2] }).collect();
     let mut program = vec![load(OFFSET_NUMBER)];
     program.extend(search(&ranges));
     assert!(program.iter().any(|instruction| instruction.code == JA));
     for nr in 0..2000 {
-        let data = SeccompData {
-            nr,
-            arch: 0,
-            instruction_pointer: 0,
-            args: [0; 6],
-        };
+        let data = SeccompData { nr, arch: 0, instruction_pointer: 0, args: [0; 6] };
         let rule = ranges[nr.min(1499) as usize].rule;
         assert_eq!(evaluate(&program, &data), rule.action(), "{nr}");
     }
@@ -408,29 +341,16 @@ fn verdicts_that_need_no_argument_load_none() {
     for arch in ARCHES {
         for range in ranges(arch) {
             let arguments = matches!(range.rule, Rule::Arguments(_));
-            let loads = leaf(range.rule)
-                .iter()
-                .any(|instruction| instruction.code == LOAD);
+            let loads = leaf(range.rule).iter().any(|instruction| instruction.code == LOAD);
             assert_eq!(loads, arguments, "{arch:?} {}", range.first);
         }
-        let loads = compile(arch)
-            .iter()
-            .filter(|instruction| instruction.code == LOAD)
-            .count();
+        let loads = compile(arch).iter().filter(|instruction| instruction.code == LOAD).count();
         let checks: usize = ranges(arch)
             .iter()
             .map(|range| leaf(range.rule))
-            .map(|leaf| {
-                leaf.iter()
-                    .filter(|instruction| instruction.code == LOAD)
-                    .count()
-            })
+            .map(|leaf| leaf.iter().filter(|instruction| instruction.code == LOAD).count())
             .sum();
-        assert_eq!(
-            loads,
-            checks + 2,
-            "beside the arguments only arch and number"
-        );
+        assert_eq!(loads, checks + 2, "beside the arguments only arch and number");
     }
 }
 
