@@ -13,7 +13,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use clap_complete::Shell;
 use config::Config;
 
@@ -24,6 +24,9 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .args(config::arguments())
         .subcommand(Command::new("serve").about("The HTTP service (default)"))
+        .subcommand(cli::run::Arguments::augment_args(
+            Command::new("run").about("One execution in the sandbox from the terminal"),
+        ))
         .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
         .subcommand(Command::new("completions").about("Completion for a shell").arg(shell))
 }
@@ -55,9 +58,23 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         cli::config::run(&config)?;
         return Ok(0);
     }
-    let log = telemetry::log::init(&config.log_settings())?;
+    let mut log_settings = config.log_settings();
+    if matches.subcommand_name() == Some("run") && *config.source("LOG_LEVEL") == config::Source::Default {
+        // The terminal is the program's.
+        log_settings.level = telemetry::log::Level::Error;
+    }
+    let log = telemetry::log::init(&log_settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let code = runtime.block_on(cli::serve::run(config, log));
+    let code = match matches.subcommand() {
+        Some(("run", arguments)) => {
+            let arguments = cli::run::Arguments::from_arg_matches(arguments)?;
+            runtime.block_on(cli::run::run(&config, &arguments)).or_else(|error| {
+                eprintln!("sandbox-executor: {error:#}");
+                Ok(cli::run::SANDBOX_FAILED)
+            })
+        }
+        _ => runtime.block_on(cli::serve::run(config, log)),
+    };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
 }

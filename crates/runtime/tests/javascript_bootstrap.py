@@ -453,7 +453,7 @@ class Failures(Case):
             for code in ["throw %s", "exports.handler = () => { throw %s }", "exports.handler = async () => { throw %s }", "await 0; throw %s"]:
                 result = self.fails(code % thrown, name=name, message=message)
                 self.assertIn("Uncaught", result.stderr)
-        result = self.fails("throw { code: 5 }")
+        result = self.fails("throw { code: 5 }", name="object", message="{ code: 5 }")
         self.assertEqual(result.stderr, "Uncaught { code: 5 }\n")
         result = self.fails("Promise.reject('why')")
         self.assertIn('reason "why"', result.value["message"])
@@ -616,8 +616,8 @@ class ReturnValues(Case):
             ("return [1, new Set([1])]", "$[1] is a Set"),
             ("return new WeakMap()", "$ is a WeakMap"),
             ("return { p: Promise.resolve(1) }", "$.p is a Promise (not awaited)"),
-            ("const a = { b: [] }; a.b.push(a); return a", "$.b[0] refers back to an object that contains it"),
-            ("const a = []; a.push(1, a); return { x: 1, a }", "$.a[1] refers back to an object that contains it"),
+            ("const a = { b: [] }; a.b.push(a); return a", "$.b[0] refers back to what contains it"),
+            ("const a = []; a.push(1, a); return { x: 1, a }", "$.a[1] refers back to what contains it"),
             ("return { s: '\\ud800' }", "$.s is a string with a lone surrogate, which UTF-8 can't hold"),
             ("return ['ok😀', 'x\\udc00y']", "$[1] is a string with a lone surrogate, which UTF-8 can't hold"),
             ("return new String('\\ud800')", "$ is a string with a lone surrogate, which UTF-8 can't hold"),

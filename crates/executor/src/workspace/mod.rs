@@ -32,7 +32,7 @@ pub struct Workspace {
     pub folder: Arc<OwnedFd>,
     /// Whom its programs run as.
     pub identity: Option<Identity>,
-    private: Option<Private>,
+    _private: Option<Private>,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Workspaces {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
             }
         };
-        Ok(Workspace { folder: Arc::new(folder), identity, private: None })
+        Ok(Workspace { folder: Arc::new(folder), identity, _private: None })
     }
 
     /// A workspace for one execution.
@@ -116,7 +116,7 @@ impl Workspaces {
         let uid = private.uid.as_ref().map(|(_, uid)| *uid);
         let (folder, _) = self.folder(&name, || uid.map(Some))?;
         let identity = uid.map(|uid| Identity { uid, gid: uid });
-        Ok(Workspace { folder: Arc::new(folder), identity, private: Some(private) })
+        Ok(Workspace { folder: Arc::new(folder), identity, _private: Some(private) })
     }
 
     /// The folder of this name and its owner; a new one is given to the owner that `new_owner` names.
@@ -152,7 +152,7 @@ impl Workspace {
             let message = "belongs to root, and nothing in a sandbox ever runs as root: chown it to another user first";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
-        Ok(Self { folder: Arc::new(folder), identity, private: None })
+        Ok(Self { folder: Arc::new(folder), identity, _private: None })
     }
 }
 

@@ -109,8 +109,8 @@ mod tests {
         std::fs::write(root.join("a/b/file"), "x").unwrap();
         std::fs::write(root.join(".moved-1"), "x").unwrap();
         std::fs::create_dir(root.join(".moved-2")).unwrap();
-        std::fs::set_permissions(root.join("a/b/c"), PermissionsExt::from_mode(0)).unwrap();
-        std::fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(root.join("a/b/c"), PermissionsExt::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(root.join("a/b"), PermissionsExt::from_mode(0o000)).unwrap();
         tree(&root).unwrap();
         assert!(!root.exists());
         assert_eq!(std::fs::read_to_string(outside.path().join("kept")).unwrap(), "kept");

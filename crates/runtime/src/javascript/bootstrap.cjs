@@ -154,7 +154,7 @@ function serialize(result) {
       refuse(depth, `is a ${typeof value}`);
     } else if (typeof value === 'object' && value !== null) {
       for (let i = 0; i < UNFIT.length; i++) if (UNFIT[i][0](value)) refuse(depth, `is a ${UNFIT[i][1]}`);
-      for (let i = 1; i <= depth; i++) if (holders[i] === value) refuse(depth, 'refers back to an object that contains it');
+      for (let i = 1; i <= depth; i++) if (holders[i] === value) refuse(depth, 'refers back to what contains it');
       if (depth >= MAX_DEPTH) refuse(depth, `is nested more than ${MAX_DEPTH} levels deep`);
     }
     return value;
@@ -173,8 +173,8 @@ function serialize(result) {
 
 // ---- failing ----
 
-// Anything about a thrown value may itself throw: getters, proxies, patched prototypes. By way of bytes, so that no lone
-// surrogate gets into a frame.
+// Anything about a thrown value may itself throw: getters, proxies, patched prototypes. The way over bytes keeps lone
+// surrogates out of the frame.
 function guarded(read, otherwise) {
   try {
     const text = read();
@@ -189,7 +189,8 @@ function describe(error) {
   if (!guarded(() => (isNativeError(error) || error instanceof Error ? 'error' : ''), 'error')) {
     const name = error === null ? 'null' : typeof error;
     const shown = guarded(() => inspect(error), name);
-    return { name, message: guarded(() => (name === 'object' ? shown : toText(error)), shown), traceback: `Uncaught ${shown}` };
+    const message = name === 'object' ? shown : guarded(() => toText(error), shown);
+    return { name, message, traceback: `Uncaught ${shown}` };
   }
   const name = guarded(() => error.name, 'Error');
   const message = guarded(() => error.message, '');
@@ -198,7 +199,8 @@ function describe(error) {
 
 // As Node shows an uncaught exception, but without the frames of Node and of this file with which a stack ends.
 const TAIL = new RegExp(
-  `(?:\\n +at [^\\n]{0,300}?(?:node:|${__filename.replace(/\W/g, '\\$&')})[^\\n]{0,300}?)+(?= \\{\\n|\\n(?! +at )|$)`, 'g',
+  `(?:\\n +at [^\\n]{0,300}?(?:node:|${__filename.replace(/\W/g, '\\$&')})[^\\n]{0,300}?)+(?= \\{\\n|\\n(?! +at )|$)`,
+  'g',
 );
 function traceback(error, otherwise) {
   trim(error, 0);
@@ -239,12 +241,9 @@ function excerpt(stack) {
 }
 
 function fail(kind, name, message, trace = '') {
-  try {
-    send('E', stringify({ __proto__: null, kind, name, message, traceback: trace }));
-    writeAll(2, bytesOf(`${trace || message}\n`));
-  } catch {
-    // The channel or stderr is closed: the exit code is all that is left to say it with.
-  }
+  // Either may be closed; the exit code says it still.
+  try { send('E', stringify({ __proto__: null, kind, name, message, traceback: trace })); } catch { /* see above */ }
+  try { writeAll(2, bytesOf(`${trace || message}\n`)); } catch { /* see above */ }
   exit(1);
 }
 
@@ -286,7 +285,8 @@ const CAPTURE_IN_MODULE = '\n;export { handler as "\\0handler" }';
 const CAPTURED = '\0handler';
 
 const WRAPPER = ['exports', 'require', 'module', '__filename', '__dirname'];
-const makeScript = (source, lineOffset = 0) => vm.compileFunction(source, WRAPPER, { filename: NAME, lineOffset, importModuleDynamically });
+const makeScript = (source, lineOffset = 0) =>
+  vm.compileFunction(source, WRAPPER, { filename: NAME, lineOffset, importModuleDynamically });
 const makeAsyncScript = (source) => makeScript(`return (async () => {\n${source}\n})()`, -1);
 
 function makeModule(source, identifier = NAME) {
@@ -324,8 +324,12 @@ function compile(make, capture) {
 // `await (…)` also parses as the call of a function `await`. A static block, where that name is reserved, tells.
 function awaitsAtTopLevel() {
   if (!/\bawait\s*[^\s\w$]/.test(code)) return false;
-  try { makeScript(`class _ { static {\n${code}\n} }`); } catch ({ message }) { return message === 'Unexpected reserved word'; }
-  return false;
+  try {
+    makeScript(`class _ { static {\n${code}\n} }`);
+    return false;
+  } catch ({ message }) {
+    return message === 'Unexpected reserved word';
+  }
 }
 
 // CommonJS; CommonJS with top-level await, which Node doesn't know but people write; an ES module.
@@ -345,7 +349,7 @@ function compileCode() {
     return { module: compile(makeModule, CAPTURE_IN_MODULE) };
   } catch (error) {
     // The module's error counts if the script's was only about what a script can't have.
-    const moduleOnly = /import statement outside|'import\.meta' outside|token 'export'|^await is only|^Unexpected reserved word/;
+    const moduleOnly = /(import statement|'import\.meta') outside|token 'export'|^await is only|reserved word$/;
     if (!moduleOnly.test(failure.message) || error.message === 'Unexpected reserved word') throw failure;
     locate(error, code, NAME);
     throw error;
@@ -401,12 +405,13 @@ async function run() {
   waiting = null;
   if (mode === 'script') return;
 
-  let handler;
-  for (let i = 0; i < candidates.length && !handler; i++) if (typeof candidates[i] === 'function') handler = candidates[i];
+  let i = 0;
+  while (i < candidates.length && typeof candidates[i] !== 'function') i++;
+  const handler = candidates[i];
   if (!handler && mode === 'auto') return;
   if (!handler) {
-    fail('handler_missing', 'HandlerMissing', 'the code defines no handler: write `function handler(event, context) { … }` at its '
-      + 'top level, `exports.handler = …` (CommonJS) or `export const handler = …` (ES module)');
+    fail('handler_missing', 'HandlerMissing', 'the code defines no handler: write `function handler(event, context) { … }`'
+      + ' at its top level, `exports.handler = …` (CommonJS) or `export const handler = …` (ES module)');
   }
 
   waiting = 'the handler\'s promise';
@@ -423,6 +428,7 @@ async function run() {
   exit(); // as in AWS Lambda, what is still open doesn't hold up the answer
 }
 
+const channel = openChannel(); // while 4 is taken, so that the new number is neither
 const { code, mode, ...request } = readRequest();
 const event = mode === 'script' ? undefined : parse(request.event);
 const deadline = BigInt(request.deadline_ns);
@@ -434,7 +440,6 @@ const context = {
     return left > 0 ? left : 0;
   },
 };
-const channel = openChannel();
 const { main, requireFrom, importFrom } = makeMain();
 
 prepareOutput('stdout');

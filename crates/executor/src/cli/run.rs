@@ -1,0 +1,171 @@
+//! `run`: one execution from the terminal. Output comes as it is written, then the return value; the exit code is the program's.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use runtime::verdict::{Kind, Status};
+use runtime::{Language, Mode};
+use sandbox::capture::{Chunk, Stream};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::serve;
+use crate::admission::request::{Ceilings, ExecuteRequest};
+use crate::config::Config;
+use crate::http::new_execution_id;
+use crate::pipeline::Answer;
+use crate::state::State;
+use crate::workspace::Workspace;
+
+/// Exit status when it ran out of time, as of timeout(1).
+const TIMED_OUT: u8 = 124;
+/// Exit status when the sandbox failed.
+pub const SANDBOX_FAILED: u8 = 125;
+/// Exit status when it ran out of memory: 128 + SIGKILL.
+const OUT_OF_MEMORY: u8 = 137;
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// python, javascript or shell; by default what the file's name says
+    #[arg(long)]
+    language: Option<String>,
+    /// The event: JSON, or @FILE that holds it
+    #[arg(long, value_name = "JSON|@FILE")]
+    event: Option<String>,
+    /// Seconds until it is stopped
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// An environment variable; can be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Work in this folder instead of an empty one that is removed afterwards
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    /// The code; - reads it from standard input
+    #[arg(value_name = "FILE|-")]
+    file: String,
+}
+
+/// Runs it and prints what it prints; returns the exit code.
+///
+/// # Errors
+/// When it did not run.
+pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
+    let request = request(config, arguments)?;
+    let home = tempfile::tempdir().context("a temporary folder")?;
+    // A workspace root of its own: the service's may be in use by the service.
+    let mut config = config.clone();
+    config.workspace_path = home.path().join("workspaces");
+    let executor = serve::build(&config, &State::new_instance()).await?;
+    let workspace = match &arguments.workspace {
+        Some(folder) => Workspace::of_caller(folder).with_context(|| format!("--workspace {}", folder.display()))?,
+        None => executor.workspaces.private()?,
+    };
+    let (sender, receiver) = mpsc::channel(16);
+    let printer = tokio::spawn(print(receiver));
+    let answer = executor.execute_in(workspace, request, Duration::ZERO, Some(sender)).await;
+    printer.await.ok();
+    executor.ground.cgroups.as_ref().clone().close();
+    finish(&answer?)
+}
+
+fn request(config: &Config, arguments: &Arguments) -> Result<ExecuteRequest> {
+    let named = arguments.language.as_deref().map(|name| Language::parse(name).ok_or(name));
+    let language = match named {
+        Some(Ok(language)) => language,
+        Some(Err(name)) => bail!("--language {name}: allowed: {}", Language::NAMES),
+        None => Language::of_file(&arguments.file)
+            .with_context(|| format!("{}: its name tells no language; add --language", arguments.file))?,
+    };
+    let read = |file: &str| std::fs::read_to_string(file).with_context(|| file.to_owned());
+    let code = if arguments.file == "-" {
+        let mut code = String::new();
+        std::io::stdin().read_to_string(&mut code).context("standard input")?;
+        code
+    } else {
+        read(&arguments.file)?
+    };
+    let event = match arguments.event.as_deref() {
+        None => "{}".to_owned(),
+        Some(event) => event.strip_prefix('@').map_or_else(|| Ok(event.to_owned()), read)?,
+    };
+    let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&event).is_ok();
+    let event = RawValue::from_string(event).ok().filter(|_| is_object).context("--event must be a JSON object")?;
+    let env_vars = arguments.env.iter().map(|variable| {
+        let (name, value) =
+            variable.split_once('=').with_context(|| format!("--env {variable}: allowed: NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    });
+    let ceilings = Ceilings::of(config);
+    let timeout = arguments.timeout.map_or(ceilings.default_timeout, Duration::from_secs);
+    if timeout.is_zero() || timeout > ceilings.max_timeout {
+        bail!("--timeout: allowed: 1 to {} (MAX_TIMEOUT)", ceilings.max_timeout.as_secs());
+    }
+    Ok(ExecuteRequest {
+        execution_id: new_execution_id(),
+        session_id: None,
+        code,
+        language,
+        timeout,
+        event,
+        env_vars: env_vars.collect::<Result<_>>()?,
+        stdin: String::new(),
+        working_directory: String::new(),
+        mode: Mode::Auto,
+        limits: ceilings.limits,
+    })
+}
+
+/// Prints chunks as they come; on a terminal shows meanwhile that something is going on.
+async fn print(mut chunks: mpsc::Receiver<Chunk>) {
+    let spinner = std::io::stderr().is_terminal().then(|| {
+        let style = indicatif::ProgressStyle::with_template("{spinner} running {elapsed}").ok();
+        let spinner = indicatif::ProgressBar::new_spinner();
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        match style {
+            Some(style) => spinner.with_style(style),
+            None => spinner,
+        }
+    });
+    while let Some(chunk) = chunks.recv().await {
+        if let Some(spinner) = &spinner {
+            spinner.finish_and_clear();
+        }
+        // That nobody reads any more is no reason to stop the program.
+        match chunk.stream {
+            Stream::Stdout => std::io::stdout().write_all(&chunk.bytes).and_then(|()| std::io::stdout().flush()).ok(),
+            Stream::Stderr => std::io::stderr().write_all(&chunk.bytes).ok(),
+        };
+    }
+    if let Some(spinner) = spinner {
+        spinner.finish_and_clear();
+    }
+}
+
+fn finish(answer: &Answer) -> Result<u8> {
+    if let Some(value) = &answer.return_value {
+        writeln!(std::io::stdout(), "{value}").ok();
+    }
+    if let Some(error) = answer.error.as_ref().filter(|error| error.kind != Kind::Exit) {
+        if error.kind != Kind::Exception {
+            eprintln!("sandbox-executor: {}", error.message);
+        }
+        match (error.kind, answer.status) {
+            (Kind::OutOfMemory, _) => return Ok(OUT_OF_MEMORY),
+            (_, Status::Timeout) => return Ok(TIMED_OUT),
+            _ => {}
+        }
+    }
+    Ok(match (answer.exit_code, answer.signal) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(1),
+        (None, Some(signal)) => {
+            let number = (1..32).find(|number| runtime::verdict::signal_name(*number) == signal).unwrap_or(9);
+            128 + number as u8
+        }
+        (None, None) => SANDBOX_FAILED,
+    })
+}
