@@ -18,5 +18,13 @@ check: setup ## Format and lints.
 fmt:
 	$(CARGO) fmt --all
 
-test: setup
+demo: build ## Starts the service, runs examples, prints request and answer of each, stops it.
+	@./scripts/demo
+
+serve: build ## Leaves the service running on http://127.0.0.1:8080
+	@exec ./target/release/sandbox-executor serve
+
+test: build ## All tests: units, then the built binary as a black box.
 	$(CARGO) test -p sandbox -p runtime -p executor
+	NODE=$(shell command -v node || command -v nodejs) /usr/bin/python3 crates/runtime/tests/javascript_bootstrap.py
+	$(CARGO) test -p conformance
