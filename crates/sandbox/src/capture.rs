@@ -43,6 +43,8 @@ impl Capture {
     pub fn start(keep: u64, live: Option<(Stream, mpsc::Sender<Chunk>)>) -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&reader, true)?;
+        // The program has another uid than we, and opens its output anew when it writes to /dev/stderr.
+        rustix::fs::fchmod(&writer, rustix::fs::Mode::from_raw_mode(0o666))?;
         let reader = pipe::Receiver::from_owned_fd(reader)?;
         Ok((Self(tokio::spawn(drain(reader, keep, live))), writer))
     }

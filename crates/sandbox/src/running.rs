@@ -214,6 +214,7 @@ impl Prepared {
         ProgramSpec {
             argv: program.argv.clone(),
             env: program.env.clone(),
+            workspace: self.layout.workspace.clone(),
             working_directory,
             descriptors: 4 + program.descriptors.len(),
             files: program.files.iter().map(file).collect(),

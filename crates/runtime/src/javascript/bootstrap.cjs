@@ -118,7 +118,7 @@ const isIllFormed = (text) => match(/\p{Surrogate}/u, text) !== null;
 function serialize(result) {
   const holders = [];
   const path = [];
-  let size = 0; // a lower bound, which stops what is small in memory and without end as JSON
+  let size = 0; // at most four times the bytes so far: stops what is small in memory and without end as JSON
   let refusal;
 
   const refuse = (depth, why) => {
@@ -141,8 +141,8 @@ function serialize(result) {
 
     if (isNumberObject(value)) value = toNumber(value);
     else if (isStringObject(value)) value = toText(value);
-    size += key.length + (typeof value === 'string' ? value.length : 1);
-    if (size > 4 * MAX_RESULT_BYTES) throw refusal = tooLarge(`more than ${size}`);
+    size += typeof value === 'string' ? value.length + 8 : 8;
+    if (size > 4 * MAX_RESULT_BYTES) throw refusal = tooLarge(`more than ${MAX_RESULT_BYTES}`);
     if (isIllFormed(key)) refuse(depth, 'has a key with a lone surrogate, which UTF-8 can\'t hold');
     if (typeof value === 'string') {
       if (isIllFormed(value)) refuse(depth, 'is a string with a lone surrogate, which UTF-8 can\'t hold');

@@ -124,7 +124,9 @@ pub struct ProgramSpec {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
-    /// Folder to start in; made where absent.
+    /// The workspace.
+    pub workspace: String,
+    /// Folder to start in, the workspace or one below it; made where absent.
     pub working_directory: String,
     /// How many descriptors, from 0 up, the program gets.
     pub descriptors: usize,

@@ -66,7 +66,7 @@ fn become_program(
         limits::enter(entrances).map_err(fail("cgroup"))?;
         rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        enter(Path::new(&spec.working_directory)).map_err(fail(WORKING_DIRECTORY_STEP))?;
+        enter(Path::new(&spec.working_directory), Path::new(&spec.workspace)).map_err(fail(WORKING_DIRECTORY_STEP))?;
         spec.rlimits.apply().map_err(fail("rlimits"))?;
         rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("no-new-privs", error))?;
         if let Some(access) = &spec.access {
@@ -89,10 +89,15 @@ fn become_program(
     }
 }
 
-/// Makes the folder where it is absent and goes there, as the program itself could.
-fn enter(folder: &Path) -> io::Result<()> {
+/// Makes the folder where it is absent and goes there, as the program itself could; not over a link out of the workspace.
+fn enter(folder: &Path, workspace: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    std::env::set_current_dir(folder)
+    std::env::set_current_dir(folder)?;
+    if std::env::current_dir()?.starts_with(workspace) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EXDEV))
+    }
 }
 
 fn rules(access: &Access) -> landlock::Rules {
