@@ -29,7 +29,10 @@ impl Response {
     /// The body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+        // An answer wraps a value that may itself be as deep as a request.
+        let mut reader = serde_json::Deserializer::from_slice(&self.body);
+        reader.disable_recursion_limit();
+        serde::Deserialize::deserialize(&mut reader).unwrap_or_else(|error| {
             panic!("status {}, not JSON ({error}): {}", self.status, String::from_utf8_lossy(&self.body))
         })
     }

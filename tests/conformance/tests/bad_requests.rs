@@ -310,7 +310,11 @@ fn configured_bounds_of_a_request_hold() {
     violations(&service.post(changed(json!({"event": {"__timeout": 11}}))));
     violations(&service.post(changed(json!({"limits": {"memory_mb": 129}}))));
 
-    let body = |size: usize| format!("{:size$}", changed(json!({})));
+    let body = |size: usize| {
+        let body = changed(json!({}));
+        let padding = " ".repeat(size - body.len());
+        body + &padding
+    };
     assert_eq!(service.post(body(2000)).status, 200);
     for size in [2001, 10_000, 5_000_000] {
         service.post(body(size)).assert_error(413, "Executor.PayloadTooLarge");
@@ -321,7 +325,7 @@ fn configured_bounds_of_a_request_hold() {
 #[test]
 fn a_body_over_the_bound_is_refused_before_it_is_sent() {
     let service = Service::with(&[("MAX_BODY_BYTES", "2000")]);
-    for length in ["2001", "1000000000000", "18446744073709551614"] {
+    for length in ["2001", "1000000000000", "9000000000000000000"] {
         let mut stream = service.connect();
         write!(stream, "POST /execute HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n{{", service.address())
             .expect("the head is sent");

@@ -380,7 +380,7 @@ fn sigterm_ends_with_status_143_and_takes_every_execution_along() {
 fn nothing_outlives_a_service_that_was_killed() {
     let mut service = Service::with(&[]);
     let marker = format!("conformance-kill-{}", std::process::id());
-    let code = format!("trap '' TERM HUP; (exec -a {marker} setsid sleep 60) & sleep 60");
+    let code = format!("trap '' TERM HUP; setsid bash -c 'exec -a {marker} sleep 60' & sleep 60");
     let bytes = service.request_bytes(
         "POST",
         "/execute",
