@@ -40,7 +40,12 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("sandbox-executor: {error:#}");
-            ExitCode::from(if error.is::<config::ConfigError>() { 2 } else { 1 })
+            ExitCode::from(match matches.subcommand_name() {
+                // Every other status is the program's.
+                Some("run") => cli::run::SANDBOX_FAILED,
+                _ if error.is::<config::ConfigError>() => 2,
+                _ => 1,
+            })
         }
     }
 }
@@ -68,10 +73,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
     let code = match matches.subcommand() {
         Some(("run", arguments)) => {
             let arguments = cli::run::Arguments::from_arg_matches(arguments)?;
-            runtime.block_on(cli::run::run(&config, &arguments)).or_else(|error| {
-                eprintln!("sandbox-executor: {error:#}");
-                Ok(cli::run::SANDBOX_FAILED)
-            })
+            runtime.block_on(cli::run::run(&config, &arguments))
         }
         _ => runtime.block_on(cli::serve::run(config, log)),
     };

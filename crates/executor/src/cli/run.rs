@@ -1,19 +1,21 @@
 //! `run`: one execution from the terminal. Output comes as it is written, then the return value; the exit code is the program's.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use runtime::Language;
 use runtime::verdict::{Kind, Status};
-use runtime::{Language, Mode};
 use sandbox::capture::{Chunk, Stream};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::serve;
-use crate::admission::request::{Ceilings, ExecuteRequest};
+use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::config::Config;
 use crate::http::new_execution_id;
 use crate::pipeline::Answer;
@@ -24,6 +26,8 @@ use crate::workspace::Workspace;
 const TIMED_OUT: u8 = 124;
 /// Exit status when the sandbox failed.
 pub const SANDBOX_FAILED: u8 = 125;
+/// Exit status after Ctrl-C: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
 /// Exit status when it ran out of memory: 128 + SIGKILL.
 const OUT_OF_MEMORY: u8 = 137;
 
@@ -67,6 +71,13 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
     };
     let (sender, receiver) = mpsc::channel(16);
     let printer = tokio::spawn(print(receiver));
+    let stop = executor.stop.clone();
+    tokio::spawn(async move {
+        // Ended in order, so that nothing of it stays behind.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
+        }
+    });
     let answer = executor.execute_in(workspace, request, Duration::ZERO, Some(sender)).await;
     printer.await.ok();
     executor.ground.cgroups.as_ref().clone().close();
@@ -93,31 +104,30 @@ fn request(config: &Config, arguments: &Arguments) -> Result<ExecuteRequest> {
         None => "{}".to_owned(),
         Some(event) => event.strip_prefix('@').map_or_else(|| Ok(event.to_owned()), read)?,
     };
-    let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&event).is_ok();
-    let event = RawValue::from_string(event).ok().filter(|_| is_object).context("--event must be a JSON object")?;
-    let env_vars = arguments.env.iter().map(|variable| {
+    let event = RawValue::from_string(event).context("--event must be JSON")?;
+    let mut env_vars = BTreeMap::new();
+    for variable in &arguments.env {
         let (name, value) =
             variable.split_once('=').with_context(|| format!("--env {variable}: allowed: NAME=VALUE"))?;
-        Ok((name.to_owned(), value.to_owned()))
-    });
-    let ceilings = Ceilings::of(config);
-    let timeout = arguments.timeout.map_or(ceilings.default_timeout, Duration::from_secs);
-    if timeout.is_zero() || timeout > ceilings.max_timeout {
-        bail!("--timeout: allowed: 1 to {} (MAX_TIMEOUT)", ceilings.max_timeout.as_secs());
+        env_vars.insert(name, value);
     }
-    Ok(ExecuteRequest {
-        execution_id: new_execution_id(),
-        session_id: None,
-        code,
-        language,
-        timeout,
-        event,
-        env_vars: env_vars.collect::<Result<_>>()?,
-        stdin: String::new(),
-        working_directory: String::new(),
-        mode: Mode::Auto,
-        limits: ceilings.limits,
+    // The same rules as for what comes over HTTP.
+    let timeout = arguments.timeout;
+    let body = Body { code, language: language.name(), event, timeout, env_vars };
+    request::parse(&serde_json::to_vec(&body)?, &Ceilings::of(config), new_execution_id).map_err(|violations| {
+        let lines = violations.into_iter().map(|violation| format!("{}: {}", violation.field, violation.message));
+        anyhow::anyhow!(lines.collect::<Vec<_>>().join("; "))
     })
+}
+
+/// A request as `POST /execute` has it.
+#[derive(Serialize)]
+struct Body<'a> {
+    code: String,
+    language: &'static str,
+    event: Box<RawValue>,
+    timeout: Option<u64>,
+    env_vars: BTreeMap<&'a str, &'a str>,
 }
 
 /// Prints chunks as they come; on a terminal shows meanwhile that something is going on.
@@ -157,6 +167,7 @@ fn finish(answer: &Answer) -> Result<u8> {
         match (error.kind, answer.status) {
             (Kind::OutOfMemory, _) => return Ok(OUT_OF_MEMORY),
             (_, Status::Timeout) => return Ok(TIMED_OUT),
+            (_, Status::Cancelled) => return Ok(INTERRUPTED),
             _ => {}
         }
     }
