@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::detect::{Detected, fix};
 use super::hierarchy::{Controller, Hierarchy, Mount, Refusal, Write, own_group};
-use super::{CPU_PERIOD_US, cpu_quota_us, processes_with_init};
+use super::{CPU_PERIOD_US, cpu_quota_us};
 use crate::policy::Limits;
 
 /// What is written into the files of an execution's group, in this order.
@@ -14,7 +14,7 @@ pub(super) fn plan(limits: &Limits, controllers: &[Controller]) -> Vec<Write> {
     use Controller::{Cpu, Memory, Pids};
     use Refusal::{Fails, MayBeTighterAbove, MayLack};
     let memory = limits.memory_bytes.to_string();
-    let processes = processes_with_init(limits).to_string();
+    let processes = limits.processes.to_string();
     let quota = cpu_quota_us(limits.cpu_cores).to_string();
     let mut writes = vec![
         Write::new(Memory, "memory.limit_in_bytes", memory.clone(), Fails),
@@ -114,7 +114,7 @@ mod tests {
             [
                 "memory.limit_in_bytes=67108864",
                 "memory.memsw.limit_in_bytes=67108864",
-                "pids.max=33",
+                "pids.max=32",
                 "cpu.cfs_quota_us=150000",
             ]
         );

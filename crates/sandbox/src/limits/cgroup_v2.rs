@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::detect::{Detected, fix};
 use super::hierarchy::{Controller, Hierarchy, Mount, Refusal, Write, own_group, pids};
-use super::{CPU_PERIOD_US, GROUP_PREFIX, SERVICE_GROUP, cpu_quota_us, file, processes_with_init};
+use super::{CPU_PERIOD_US, GROUP_PREFIX, SERVICE_GROUP, cpu_quota_us, file};
 use crate::policy::Limits;
 
 const WANTED: [Controller; 3] = [Controller::Memory, Controller::Pids, Controller::Cpu];
@@ -18,7 +18,7 @@ pub(super) fn plan(limits: &Limits, controllers: &[Controller]) -> Vec<Write> {
     use Controller::{Cpu, Memory, Pids};
     use Refusal::{Fails, MayLack};
     let memory = limits.memory_bytes.to_string();
-    let processes = processes_with_init(limits).to_string();
+    let processes = limits.processes.to_string();
     let share = format!("{} {CPU_PERIOD_US}", cpu_quota_us(limits.cpu_cores));
     let mut writes = vec![
         Write::new(Memory, "memory.max", memory, Fails),
@@ -213,7 +213,7 @@ mod tests {
             plan(&limits(), &WANTED).iter().map(|write| format!("{}={}", write.file, write.value)).collect();
         assert_eq!(
             lines,
-            ["memory.max=67108864", "memory.swap.max=0", "memory.oom.group=1", "pids.max=33", "cpu.max=150000 100000",]
+            ["memory.max=67108864", "memory.swap.max=0", "memory.oom.group=1", "pids.max=32", "cpu.max=150000 100000",]
         );
         assert_eq!(plan(&limits(), &[Controller::Cpu]).len(), 1);
     }

@@ -58,11 +58,6 @@ fn cpu_quota_us(cores: f64) -> u64 {
     ((cores * CPU_PERIOD_US as f64).round() as u64).clamp(MIN_CPU_QUOTA_US, MAX_CPU_QUOTA_US)
 }
 
-/// The program's processes and the sandbox's init, which is in the group too.
-fn processes_with_init(limits: &Limits) -> u64 {
-    u64::from(limits.processes) + 1
-}
-
 /// Version of the kernel's cgroup interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {

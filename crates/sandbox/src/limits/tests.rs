@@ -120,7 +120,7 @@ fn a_group_has_its_limits_and_leaves_nothing_behind() {
     let group = cgroups.create("one", &limits()).expect("a group");
     assert_eq!(read(&group, &cgroups, Controller::Memory, "memory.limit_in_bytes"), "67108864");
     assert_eq!(read(&group, &cgroups, Controller::Memory, "memory.swappiness"), "0");
-    assert_eq!(read(&group, &cgroups, Controller::Pids, "pids.max"), "33");
+    assert_eq!(read(&group, &cgroups, Controller::Pids, "pids.max"), "32");
     assert_eq!(read(&group, &cgroups, Controller::Cpu, "cpu.cfs_quota_us"), "150000");
     assert_eq!(read(&group, &cgroups, Controller::Cpu, "cpu.cfs_period_us"), "100000");
     let again = cgroups.create("one", &limits()).expect_err("it exists");
@@ -187,7 +187,7 @@ fn a_thread_can_enter_by_itself_in_v1() {
 fn processes_are_bounded() {
     let Some(cgroups) = all_of_v1() else { return };
     let group = cgroups.create("pids", &Limits { processes: 3, ..limits() }).expect("a group");
-    // sh and three more are processes + 1; the fifth is refused, which ends a shell with a failure.
+    // sh and two more; the fourth is refused, which ends a shell with a failure.
     let mut child = held("for n in 1 2 3 4 5 6; do sleep 20 & done; wait");
     group.attach(pid(&child)).expect("attached");
     release(&mut child);
