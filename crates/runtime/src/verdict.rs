@@ -78,8 +78,21 @@ impl Verdict {
             return_value: None,
             error: Some(Failure { kind, name: None, message, traceback: None }),
         };
+        let out_of_memory = || {
+            let (limit, most) = (mebibytes(limits.memory_bytes), mebibytes(outcome.usage.peak_memory_bytes));
+            let message = format!(
+                "Out of memory: the execution used its limit of {limit} MB (most in use: {most} MB); \
+                 raise MAX_MEMORY_MB or use less"
+            );
+            killed(Status::Failed, Kind::OutOfMemory, message)
+        };
         match outcome.end {
-            End::Exited(code) => Self::exited(code, returned(language, outcome)),
+            End::Exited(code) => match returned(language, outcome) {
+                Returned::Error(error) if !outcome.memory_enforced && error.name.as_deref() == Some("MemoryError") => {
+                    out_of_memory()
+                }
+                returned => Self::exited(code, returned),
+            },
             End::Signalled(number) => {
                 let name = signal_name(number);
                 Self { signal: Some(name), ..killed(Status::Failed, Kind::Signal, signal_message(number, limits)) }
@@ -88,15 +101,7 @@ impl Verdict {
                 let message = format!("Execution timeout (limit: {} s)", limits.timeout.as_secs());
                 killed(Status::Timeout, Kind::Timeout, message)
             }
-            End::OutOfMemory => killed(
-                Status::Failed,
-                Kind::OutOfMemory,
-                format!(
-                    "Out of memory: the execution used its limit of {} MB (most in use: {} MB); raise MAX_MEMORY_MB or use less",
-                    mebibytes(limits.memory_bytes),
-                    mebibytes(outcome.usage.peak_memory_bytes)
-                ),
-            ),
+            End::OutOfMemory => out_of_memory(),
             End::Cancelled => killed(Status::Cancelled, Kind::Cancelled, "Execution cancelled".into()),
         }
     }

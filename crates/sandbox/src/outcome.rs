@@ -59,6 +59,8 @@ pub struct Outcome {
     pub result: Captured,
     /// What it used.
     pub usage: Usage,
+    /// Whether a cgroup bounded its memory. Otherwise allocations may also have been refused (`RLIMIT_DATA`, setrlimit(2)).
+    pub memory_enforced: bool,
     /// Wall-clock time from the program's start until nothing of it was alive.
     pub duration: Duration,
 }

@@ -157,7 +157,8 @@ impl Prepared {
             // Off the way of the answer: removing waits until the kernel has let go of the last process.
             tokio::task::spawn_blocking(move || cgroup.remove());
         }
-        Ok(Outcome { end, stdout, stderr, result, usage, duration })
+        let memory_enforced = self.memory_enforced;
+        Ok(Outcome { end, stdout, stderr, result, usage, memory_enforced, duration })
     }
 
     /// Until the program has ended by itself (no verdict) or was killed for a reason of ours.
