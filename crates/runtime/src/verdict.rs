@@ -205,3 +205,92 @@ pub fn signal_name(number: i32) -> &'static str {
     ];
     usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("SIGRT")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbox::outcome::{Captured, Usage};
+    use std::time::Duration;
+
+    fn limits() -> Limits {
+        Limits {
+            timeout: Duration::from_secs(3),
+            memory_bytes: 64 << 20,
+            cpu_cores: 1.0,
+            processes: 9,
+            file_size_bytes: 5 << 20,
+            output_bytes: 9,
+        }
+    }
+
+    fn judge(end: End, frame: &[u8], memory_enforced: bool) -> Verdict {
+        let result = Captured { kept: frame.to_vec(), total: frame.len() as u64 };
+        let outcome = Outcome {
+            end,
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            result,
+            usage: Usage::default(),
+            memory_enforced,
+            duration: Duration::ZERO,
+        };
+        Verdict::new(Language::Python, &outcome, &limits())
+    }
+
+    fn frame(kind: u8, payload: &str) -> Vec<u8> {
+        [b"SBXR", &[kind][..], &(payload.len() as u32).to_le_bytes(), payload.as_bytes()].concat()
+    }
+
+    fn kind(verdict: &Verdict) -> Option<Kind> {
+        verdict.error.as_ref().map(|error| error.kind)
+    }
+
+    #[test]
+    fn an_exit_code_is_the_programs_own() {
+        let verdict = judge(End::Exited(0), b"", true);
+        assert_eq!((verdict.status, verdict.exit_code, kind(&verdict)), (Status::Completed, Some(0), None));
+        let verdict = judge(End::Exited(3), b"", true);
+        assert_eq!((verdict.status, verdict.exit_code, kind(&verdict)), (Status::Failed, Some(3), Some(Kind::Exit)));
+    }
+
+    #[test]
+    fn a_value_completes_only_what_exits_with_0() {
+        let verdict = judge(End::Exited(0), &frame(b'R', "[1]"), true);
+        assert_eq!(verdict.return_value.map(|value| value.get().to_owned()).as_deref(), Some("[1]"));
+        let verdict = judge(End::Exited(4), &frame(b'R', "[1]"), true);
+        assert_eq!((verdict.status, kind(&verdict)), (Status::Failed, Some(Kind::Exit)));
+    }
+
+    #[test]
+    fn a_forged_error_can_not_complete_and_a_damaged_value_fails() {
+        let error = r#"{"kind":"exception","name":"E","message":"m","traceback":null}"#;
+        let verdict = judge(End::Exited(0), &frame(b'E', error), true);
+        assert_eq!((verdict.exit_code, kind(&verdict)), (Some(1), Some(Kind::Exception)));
+        let verdict = judge(End::Exited(0), b"nonsense", true);
+        assert_eq!((verdict.exit_code, kind(&verdict)), (Some(1), Some(Kind::ReturnValue)));
+    }
+
+    #[test]
+    fn what_was_killed_has_no_exit_code_and_no_value() {
+        for (end, status, expected) in [
+            (End::TimedOut, Status::Timeout, Kind::Timeout),
+            (End::OutOfMemory, Status::Failed, Kind::OutOfMemory),
+            (End::Cancelled, Status::Cancelled, Kind::Cancelled),
+            (End::Signalled(11), Status::Failed, Kind::Signal),
+        ] {
+            let verdict = judge(end, &frame(b'R', "1"), true);
+            assert_eq!((verdict.status, verdict.exit_code, kind(&verdict)), (status, None, Some(expected)));
+            assert!(verdict.return_value.is_none());
+        }
+        assert_eq!(judge(End::Signalled(11), b"", true).signal, Some("SIGSEGV"));
+        let message = judge(End::TimedOut, b"", true).error.unwrap().message;
+        assert_eq!(message, "Execution timeout (limit: 3 s)");
+    }
+
+    #[test]
+    fn a_refused_allocation_is_a_lack_of_memory_where_no_cgroup_bounds_it() {
+        let error = frame(b'E', r#"{"kind":"exception","name":"MemoryError","message":"","traceback":null}"#);
+        assert_eq!(kind(&judge(End::Exited(1), &error, false)), Some(Kind::OutOfMemory));
+        assert_eq!(kind(&judge(End::Exited(1), &error, true)), Some(Kind::Exception));
+    }
+}

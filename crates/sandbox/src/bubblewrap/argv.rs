@@ -177,3 +177,64 @@ pub fn access(read_only: &[PathBuf], host: &HostFiles) -> Access {
 
 /// The descriptor that the init answers on is part of the command line's contract with it.
 const _: () = assert!(CONTROL_FD < EXECUTABLE_FD && EXECUTABLE_FD < DATA_FD);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Identity, Limits};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn policy(read_only: &[&str]) -> Policy {
+        Policy {
+            name: "one".into(),
+            identity: Some(Identity { uid: 7, gid: 7 }),
+            workspace: Arc::new(std::fs::File::open("/").unwrap().into()),
+            read_only: read_only.iter().map(PathBuf::from).collect(),
+            limits: Limits {
+                timeout: Duration::from_secs(1),
+                memory_bytes: 512 * 1024 * 1024,
+                cpu_cores: 1.0,
+                processes: 128,
+                file_size_bytes: 100,
+                output_bytes: 100,
+            },
+        }
+    }
+
+    fn host() -> HostFiles {
+        HostFiles {
+            roots: vec![("/bin".into(), Some("usr/bin".into())), ("/lib64".into(), None)],
+            etc: vec!["/etc/ld.so.cache".into()],
+            proc_masks: vec![("/proc/acpi".into(), true), ("/proc/kcore".into(), false)],
+        }
+    }
+
+    /// One option with its operands a line.
+    fn lines(arguments: &[String]) -> String {
+        let mut text = String::new();
+        for word in arguments {
+            text += if word.starts_with("--") && !text.is_empty() { "\n" } else { " " };
+            text += word;
+        }
+        text.trim().to_owned()
+    }
+
+    #[test]
+    fn a_sandbox_is_made_of_this() {
+        insta::assert_snapshot!(lines(&arguments(&policy(&["/opt/python"]), &host(), "/mnt")));
+    }
+
+    #[test]
+    fn the_command_line_tells_nothing() {
+        assert_eq!(
+            command(Path::new("/usr/bin/bwrap")),
+            ["/usr/bin/bwrap", "--args", "5", "--", "/proc/self/fd/4", "init"]
+        );
+    }
+
+    #[test]
+    fn landlock_lets_write_in_three_folders_only() {
+        insta::assert_debug_snapshot!(access(&["/opt/python".into()], &host()));
+    }
+}
