@@ -59,9 +59,6 @@ const HIDDEN_IN_PROC: &[&str] = &[
     "/proc/vmallocinfo",
 ];
 
-/// Made read-only: `/proc/sys` and its like are writable for whoever is root somewhere.
-const READ_ONLY_IN_PROC: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// Devices that programs need; nothing to talk to a terminal, a disk or the kernel with.
 const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
@@ -133,9 +130,6 @@ pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str) -> Vec<Stri
     }
 
     push(&["--proc", "/proc"]);
-    for path in READ_ONLY_IN_PROC {
-        push(&["--ro-bind-try", path, path]);
-    }
     for (path, is_folder) in &host.proc_masks {
         if *is_folder {
             push(&["--size", "4096", "--tmpfs", path, "--remount-ro", path]);
@@ -143,6 +137,8 @@ pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str) -> Vec<Stri
             push(&["--ro-bind", "/dev/null", path]);
         }
     }
+    // Last, so that what is mounted over it can be: nobody changes a kernel's setting from in here.
+    push(&["--remount-ro", "/proc"]);
 
     push(&["--size", "65536", "--tmpfs", "/dev"]);
     for path in DEVICES {
