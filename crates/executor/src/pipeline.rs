@@ -216,6 +216,23 @@ impl Executor {
         })
     }
 
+    /// Runs a real program in a real sandbox.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn probe(&self, config: &Config) -> Result<(), String> {
+        let language =
+            Language::ALL.into_iter().rev().find(|language| matches!(self.interpreters.get(language), Some(Ok(_))));
+        let language = language.ok_or("there is no interpreter for any language")?;
+        let code = if language == Language::Shell { "exit 0" } else { "0" };
+        let answer =
+            self.execute_quietly(probe_request(config, language, code)).await.map_err(|error| error.to_string())?;
+        match answer.error {
+            None => Ok(()),
+            Some(error) => Err(format!("a program in a sandbox failed: {}", error.message)),
+        }
+    }
+
     fn limits(&self, asked: &RequestedLimits, timeout: Duration) -> Limits {
         Limits {
             timeout,
@@ -229,7 +246,7 @@ impl Executor {
 }
 
 /// A request for a script of one line, for probes.
-pub fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
+fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
     ExecuteRequest {
         execution_id: "probe".into(),
         session_id: None,

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::config::Config;
+use crate::workspace::random;
 
 /// Longest id.
 const MAX_ID_BYTES: usize = 128;
@@ -108,21 +109,17 @@ impl Violation {
 /// The members of a JSON object, each as it was written.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// Reads and judges a body. `new_id` makes an id where the caller gave none.
+/// Reads and judges a body.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(
-    body: &[u8],
-    ceilings: &Ceilings,
-    new_id: impl FnOnce() -> String,
-) -> Result<ExecuteRequest, Vec<Violation>> {
+pub fn parse(body: &[u8], ceilings: &Ceilings) -> Result<ExecuteRequest, Vec<Violation>> {
     let whole = |message: String| vec![Violation::new("body", message)];
     let text = std::str::from_utf8(body).map_err(|error| whole(format!("not UTF-8: {error}")))?;
     json::check(text, json::Keys::Unique).map_err(|error| whole(format!("not acceptable as JSON: {error}")))?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|_| whole("must be a JSON object".into()))?;
     let mut reader = Reader { members, violations: Vec::new() };
-    let request = reader.request(ceilings, new_id);
+    let request = reader.request(ceilings);
     for field in reader.members.into_keys() {
         reader.violations.push(Violation::new(field, "unknown field"));
     }
@@ -167,7 +164,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The request, or `None` when something without which there is none is missing or wrong.
-    fn request(&mut self, ceilings: &Ceilings, new_id: impl FnOnce() -> String) -> Option<ExecuteRequest> {
+    fn request(&mut self, ceilings: &Ceilings) -> Option<ExecuteRequest> {
         let code = self.code(ceilings);
         let language = self.language();
         let execution_id = self.id("execution_id");
@@ -179,7 +176,7 @@ impl<'a> Reader<'a> {
         let mode = self.mode();
         let limits = self.limits(&ceilings.limits);
         Some(ExecuteRequest {
-            execution_id: execution_id.unwrap_or_else(new_id),
+            execution_id: execution_id.unwrap_or_else(new_execution_id),
             session_id,
             code: code?,
             language: language?,
@@ -357,6 +354,20 @@ fn integer(value: &RawValue, least: u64, most: u64) -> Option<u64> {
     let digits = value.get();
     let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|number| all_digits && (least..=most).contains(number))
+}
+
+/// `exec_YYYYMMDD_` and 16 of a-z0-9.
+fn new_execution_id() -> String {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let (high, low) = (random(), random());
+    let mut number = u128::from(high) << 64 | u128::from(low);
+    let mut id = String::new();
+    for _ in 0..16 {
+        id.push(LETTERS[(number % 36) as usize].into());
+        number /= 36;
+    }
+    let today = time::OffsetDateTime::now_utc().date();
+    format!("exec_{:04}{:02}{:02}_{id}", today.year(), u8::from(today.month()), today.day())
 }
 
 /// Whether the text has the form of an id.

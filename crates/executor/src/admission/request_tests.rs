@@ -12,7 +12,7 @@ fn ceilings() -> Ceilings {
 }
 
 fn judge(body: &str) -> Result<ExecuteRequest, Vec<Violation>> {
-    parse(body.as_bytes(), &ceilings(), || "exec_made_up".into())
+    parse(body.as_bytes(), &ceilings())
 }
 
 fn fields_violated(body: serde_json::Value) -> Vec<String> {
@@ -22,7 +22,8 @@ fn fields_violated(body: serde_json::Value) -> Vec<String> {
 #[test]
 fn the_least_request_gets_every_default() {
     let request = judge(r#"{"code":"1","language":"python3"}"#).unwrap();
-    assert_eq!(request.execution_id, "exec_made_up");
+    assert!(is_id(&request.execution_id) && request.execution_id.starts_with("exec_2"), "{}", request.execution_id);
+    assert_eq!(request.execution_id.len(), "exec_YYYYMMDD_".len() + 16);
     assert_eq!((request.session_id, request.language, request.mode), (None, Language::Python, Mode::Auto));
     assert_eq!((request.timeout, request.event.get()), (Duration::from_secs(300), "{}"));
     assert_eq!(request.limits, ceilings().limits);
@@ -65,7 +66,7 @@ fn a_body_that_is_no_strict_json_object_is_one_violation() {
     for body in bad {
         assert_eq!(judge(body).unwrap_err()[0].field, "body", "{body}");
     }
-    assert_eq!(parse(b"{\"code\":\"\xff\"}", &ceilings(), String::new).unwrap_err()[0].field, "body");
+    assert_eq!(parse(b"{\"code\":\"\xff\"}", &ceilings()).unwrap_err()[0].field, "body");
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn a_working_directory_is_made_plain() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = parse(&body, &ceilings(), String::new);
+        let _ = parse(&body, &ceilings());
     }
 
     #[test]

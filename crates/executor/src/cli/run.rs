@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use super::serve;
 use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::config::Config;
-use crate::http::new_execution_id;
 use crate::pipeline::Answer;
 use crate::state::State;
 use crate::workspace::Workspace;
@@ -114,7 +113,7 @@ fn request(config: &Config, arguments: &Arguments) -> Result<ExecuteRequest> {
     // The same rules as for what comes over HTTP.
     let timeout = arguments.timeout;
     let body = Body { code, language: language.name(), event, timeout, env_vars };
-    request::parse(&serde_json::to_vec(&body)?, &Ceilings::of(config), new_execution_id).map_err(|violations| {
+    request::parse(&serde_json::to_vec(&body)?, &Ceilings::of(config)).map_err(|violations| {
         let lines = violations.into_iter().map(|violation| format!("{}: {}", violation.field, violation.message));
         anyhow::anyhow!(lines.collect::<Vec<_>>().join("; "))
     })

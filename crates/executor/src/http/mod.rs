@@ -4,4 +4,4 @@ pub mod problem;
 mod routes;
 pub mod server;
 
-pub use routes::{Service, new_execution_id, router};
+pub use routes::{Service, router};

@@ -20,9 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Answer, Problem};
 use crate::admission::queue::{Queue, Refused};
-use crate::admission::request::{self, Ceilings, Violation, is_id};
+use crate::admission::request::{self, Ceilings, ExecuteRequest, Violation, is_id};
 use crate::config::{Config, HostRule};
-use crate::pipeline::{Executor, Failed, probe_request};
+use crate::pipeline::{Executor, Failed};
 use crate::workspace::random;
 
 /// Longest pause within a body.
@@ -33,6 +33,8 @@ const BODY_TIME: Duration = Duration::from_secs(60);
 const PROOF_LASTS: Duration = Duration::from_secs(10);
 /// Less room than this counts as a full disk.
 const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
+/// Parsing more than this takes longer than switching to another thread.
+const LARGE_BODY_BYTES: usize = 256 * KIB;
 /// Bodies are counted in this unit.
 const KIB: usize = 1024;
 
@@ -206,25 +208,6 @@ async fn unhealthy(service: &Service) -> Option<String> {
     executor.probe(&service.config).await.err()
 }
 
-impl Executor {
-    /// Runs a real program in a real sandbox.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub async fn probe(&self, config: &Config) -> Result<(), String> {
-        let language =
-            Language::ALL.into_iter().rev().find(|language| matches!(self.interpreters.get(language), Some(Ok(_))));
-        let language = language.ok_or("there is no interpreter for any language")?;
-        let code = if language == Language::Shell { "exit 0" } else { "0" };
-        let answer =
-            self.execute_quietly(probe_request(config, language, code)).await.map_err(|error| error.to_string())?;
-        match answer.error {
-            None => Ok(()),
-            Some(error) => Err(format!("a program in a sandbox failed: {}", error.message)),
-        }
-    }
-}
-
 async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
     let executor = &service.executor;
     let runtimes: Vec<Value> = Language::ALL
@@ -271,8 +254,7 @@ fn platform() -> &'static str {
 async fn execute(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
     let request_id = request.extensions().get::<RequestId>().cloned().map(|id| id.0).unwrap_or_default();
     let (body, held) = read_body(&service, request).await?;
-    let parsed = request::parse(&body, &service.ceilings, new_execution_id).map_err(Problem::Validation)?;
-    drop(body);
+    let parsed = parse(&service, body).await?;
     let slot = service.queue.admit().await.map_err(|refused| match refused {
         Refused::Full => Problem::QueueFull,
         Refused::Closed => Problem::ShuttingDown,
@@ -295,6 +277,16 @@ async fn execute(State(service): State<Arc<Service>>, request: Request) -> Resul
     }
 }
 
+/// Large bodies are parsed where nobody else has to wait for it.
+async fn parse(service: &Arc<Service>, body: BytesMut) -> Result<ExecuteRequest, Problem> {
+    if body.len() <= LARGE_BODY_BYTES {
+        return request::parse(&body, &service.ceilings).map_err(Problem::Validation);
+    }
+    let service = Arc::clone(service);
+    let parsed = tokio::task::spawn_blocking(move || request::parse(&body, &service.ceilings)).await;
+    parsed.map_err(|_| Problem::Internal)?.map_err(Problem::Validation)
+}
+
 fn problem_of(failed: &Failed, request_id: &str) -> Problem {
     match failed {
         Failed::Language(reason) => return Problem::Validation(vec![Violation::new("language", reason)]),
@@ -310,20 +302,6 @@ fn problem_of(failed: &Failed, request_id: &str) -> Problem {
         }
         _ => Problem::Internal,
     }
-}
-
-/// `exec_YYYYMMDD_` and 16 of a-z0-9.
-pub fn new_execution_id() -> String {
-    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let (high, low) = (random(), random());
-    let mut number = u128::from(high) << 64 | u128::from(low);
-    let mut id = String::new();
-    for _ in 0..16 {
-        id.push(LETTERS[(number % 36) as usize].into());
-        number /= 36;
-    }
-    let today = time::OffsetDateTime::now_utc().date();
-    format!("exec_{:04}{:02}{:02}_{id}", today.year(), u8::from(today.month()), today.day())
 }
 
 /// Reads a body within bounds of size and time; what it takes of the memory for bodies is held until dropped.

@@ -111,9 +111,11 @@ impl Workspaces {
     /// As the system said.
     pub fn private(&self) -> io::Result<Workspace> {
         let name = format!(".run-{}-{:016x}", self.instance, random());
-        let uid = self.uids.as_ref().map(|uids| (Arc::clone(uids), uids.for_one_run()));
-        let private = Private { path: self.path.join(&name), uid };
-        let uid = private.uid.as_ref().map(|(_, uid)| *uid);
+        let uid = match &self.uids {
+            Some(uids) => Some(uids.for_one_run().ok_or_else(no_uid_left)?),
+            None => None,
+        };
+        let private = Private { path: self.path.join(&name), uid: self.uids.clone().zip(uid) };
         let (folder, _) = self.folder(&name, || uid.map(Some))?;
         let identity = uid.map(|uid| Identity { uid, gid: uid });
         Ok(Workspace { folder: Arc::new(folder), identity, _private: Some(private) })
@@ -129,7 +131,11 @@ impl Workspaces {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(&self.root, name, flags, Mode::empty())?;
         if made && let Some(owner) = new_owner() {
-            let owner = owner.ok_or_else(|| io::Error::other("all host uids for sessions are in use"))?;
+            let owner = owner.ok_or_else(no_uid_left)?;
+            if rustix::fs::fstat(&folder)?.st_uid != rustix::process::geteuid().as_raw() {
+                // Somebody who may write to the root put another one in its place.
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
             let (uid, gid) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(owner));
             rustix::fs::fchown(&folder, Some(uid), Some(gid))?;
         }
@@ -172,6 +178,10 @@ impl Drop for Private {
             Err(_) => clear(),
         }
     }
+}
+
+fn no_uid_left() -> io::Error {
+    io::Error::other("all host uids of this service are in use")
 }
 
 /// A number nobody can guess, from getrandom(2).

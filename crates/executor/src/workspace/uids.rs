@@ -13,7 +13,6 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Uids in a block; the last quarter is for session-less runs.
 const BLOCK: u32 = 65_536;
-const FOR_RUNS: u32 = BLOCK / 4;
 /// Where blocks lie when all uids are there: far from users, containers' subordinate ids (100000 and up) and 2^31.
 const FIRST: u32 = 0x4000_0000;
 const BLOCKS: u32 = 8_192;
@@ -41,9 +40,8 @@ impl Uids {
             let name = SocketAddrUnix::new_abstract_name(format!("sandbox-executor/uids/{base}").as_bytes())?;
             match rustix::net::bind(&socket, &name) {
                 Ok(()) => {
-                    let runs = size * (BLOCK - FOR_RUNS) / BLOCK.max(1);
                     let used = Mutex::new(HashSet::new());
-                    return Ok(Self { base, size, runs: base + runs.min(size - 1), _claim: socket, used });
+                    return Ok(Self { base, size, runs: base + size / 4 * 3, _claim: socket, used });
                 }
                 Err(rustix::io::Errno::ADDRINUSE) => {}
                 Err(error) => return Err(error.into()),
@@ -68,9 +66,8 @@ impl Uids {
     }
 
     /// An unused one for one run; `None` when all are in use.
-    pub fn for_one_run(&self) -> u32 {
-        // There are far more than executions can run at once.
-        self.take(self.runs..self.base + self.size).unwrap_or(self.runs)
+    pub fn for_one_run(&self) -> Option<u32> {
+        self.take(self.runs..self.base + self.size)
     }
 
     /// Gives one back.
@@ -103,7 +100,7 @@ fn area(uid_map: &str) -> (u32, u32, u32) {
     }
     // A container: the upper half of what it has, in eight blocks.
     let half = u32::try_from(end / 2).unwrap_or(1 << 15);
-    (half, (half / 8).max(1), 8)
+    (half, half / 8, 8)
 }
 
 #[cfg(test)]
@@ -122,9 +119,9 @@ mod tests {
         assert_ne!(one.base, two.base);
         let (a, b) = (one.for_session().unwrap(), one.for_session().unwrap());
         assert!(a != b && one.is_for_sessions(a) && !two.is_for_sessions(a));
-        let run = one.for_one_run();
-        assert!(!one.is_for_sessions(run) && run != one.for_one_run());
+        let run = one.for_one_run().unwrap();
+        assert!(!one.is_for_sessions(run) && Some(run) != one.for_one_run());
         one.free(run);
-        assert_eq!(one.for_one_run(), run);
+        assert_eq!(one.for_one_run(), Some(run));
     }
 }
