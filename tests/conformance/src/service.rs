@@ -203,11 +203,19 @@ impl Service {
         self.own().home.path(name)
     }
 
-    /// Everything the service has logged so far.
+    /// Everything the service has logged: read until no more comes, since lines are written beside answers, not before.
     #[track_caller]
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(self.path("service.log")).expect("the service's log");
-        String::from_utf8_lossy(&bytes).into_owned()
+        let read = || std::fs::read(self.path("service.log")).expect("the service's log");
+        let mut bytes = read();
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+            let more = read();
+            if more.len() == bytes.len() {
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+            bytes = more;
+        }
     }
 
     /// A number of kB in the service's `/proc/PID/status`, such as `VmHWM`, the most it ever held.
