@@ -27,6 +27,9 @@ fn command() -> Command {
         .subcommand(cli::run::Arguments::augment_args(
             Command::new("run").about("One execution in the sandbox from the terminal"),
         ))
+        .subcommand(cli::doctor::Arguments::augment_args(
+            Command::new("doctor").about("Whether code can be run on this machine, and if not, the cause and the fix"),
+        ))
         .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
         .subcommand(Command::new("completions").about("Completion for a shell").arg(shell))
 }
@@ -58,7 +61,16 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
-    let config = Config::load(inner, |name| std::env::var_os(name))?;
+    let config = Config::load(inner, |name| std::env::var_os(name));
+    if let Some(("doctor", arguments)) = matches.subcommand() {
+        // Without a log: a configuration or a log file that can't be used is a finding.
+        let arguments = cli::doctor::Arguments::from_arg_matches(arguments)?;
+        let runtime = tokio_runtime()?;
+        let code = runtime.block_on(cli::doctor::run(config, &arguments));
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        return code;
+    }
+    let config = config?;
     if let Some(("config", _)) = matches.subcommand() {
         cli::config::run(&config)?;
         return Ok(0);
@@ -69,7 +81,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         log_settings.level = telemetry::log::Level::Error;
     }
     let log = telemetry::log::init(&log_settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio_runtime()?;
     let code = match matches.subcommand() {
         Some(("run", arguments)) => {
             let arguments = cli::run::Arguments::from_arg_matches(arguments)?;
@@ -79,4 +91,8 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
+}
+
+fn tokio_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

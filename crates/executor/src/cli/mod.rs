@@ -2,5 +2,6 @@
 
 pub mod completions;
 pub mod config;
+pub mod doctor;
 pub mod run;
 pub mod serve;

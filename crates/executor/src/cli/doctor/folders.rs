@@ -1,0 +1,201 @@
+//! The folders and files that the service needs: whether they can be used, and whether there is room.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{Access, OFlags, access, statvfs};
+
+use super::{Check, Status};
+use crate::config::Config;
+
+const MIB: u64 = 1024 * 1024;
+/// With less room the service calls itself unhealthy.
+const LEAST_FREE_BYTES: u64 = 16 * MIB;
+
+pub(super) fn workspace(config: &Config) -> Check {
+    const NAME: &str = "workspace";
+    let path = config.workspace_path.display();
+    let evidence = format!("WORKSPACE_PATH = {path} ({})", config.source("WORKSPACE_PATH"));
+    match usable(&config.workspace_path) {
+        Ok(how) => Check::ok(NAME, format!("{evidence}, {how}")),
+        Err(cause) => {
+            let fix = format!(
+                "make it a folder that this user can write to: mkdir -p {path} && chmod 755 {path}\n\
+                 (where it is another user's: sudo chown \"$(id -un)\" {path})\n\
+                 or use another one: export WORKSPACE_PATH=/tmp/sandbox_workspace"
+            );
+            Check::problem(NAME, format!("WORKSPACE_PATH is not usable: {cause}"), fix).seen(evidence)
+        }
+    }
+}
+
+/// `serving`: whether a service answers on the configured port.
+pub(super) fn state(config: &Config, serving: bool) -> Check {
+    const NAME: &str = "state";
+    let path = config.state_path.display();
+    let evidence = format!("STATE_PATH = {path} ({})", config.source("STATE_PATH"));
+    match usable(&config.state_path) {
+        Err(cause) => {
+            let fix = format!(
+                "make it a folder that this user can write to: mkdir -p {path} && chmod 700 {path}\n\
+                 or use another one: export STATE_PATH=\"$HOME/.local/state/sandbox-executor\""
+            );
+            Check::problem(NAME, format!("STATE_PATH is not usable: {cause}"), fix).seen(evidence)
+        }
+        Ok(_) if is_locked(&config.state_path) => {
+            if serving {
+                return Check::ok(NAME, format!("{evidence}, in use by the running service"));
+            }
+            let cause = "another running service uses it, and a second one does not start beside it";
+            let fix = "stop the other one, or give this one a STATE_PATH and an EXECUTOR_PORT of its own";
+            Check::warning(NAME, cause, fix).seen(evidence)
+        }
+        Ok(how) => Check::ok(NAME, format!("{evidence}, {how}")),
+    }
+}
+
+/// Whether a running service holds the lock of this state folder.
+fn is_locked(path: &Path) -> bool {
+    let lock = File::open(path.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+/// How the folder can be used: as it is, or made first. Leaves nothing behind.
+fn usable(path: &Path) -> Result<&'static str, String> {
+    match path.metadata() {
+        Ok(there) if !there.is_dir() => Err(format!("{} is not a folder", path.display())),
+        Ok(_) => {
+            match tempfile::Builder::new().prefix(".doctor-").tempdir_in(path).and_then(tempfile::TempDir::close) {
+                Ok(()) => Ok("writable"),
+                Err(error) => Err(format!("writing to {} failed: {}", path.display(), plain(&error))),
+            }
+        }
+        Err(_) if path.symlink_metadata().is_ok_and(|there| there.is_symlink()) => {
+            Err(format!("{} is a link to nowhere", path.display()))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            let above = existing(path);
+            if !above.is_dir() {
+                return Err(format!("{} is not a folder", above.display()));
+            }
+            match access(above, Access::WRITE_OK | Access::EXEC_OK) {
+                Ok(()) => Ok("will be made"),
+                Err(error) => Err(format!("it can't be made in {}: {error}", above.display())),
+            }
+        }
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// The error without the made-up name of the file that it happened to.
+fn plain(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => std::io::Error::from_raw_os_error(number).to_string(),
+        None => error.kind().to_string(),
+    }
+}
+
+/// The path itself, or the nearest folder above it that is there.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"))
+}
+
+pub(super) fn disk(config: &Config) -> Check {
+    const NAME: &str = "disk";
+    let mut worst = Status::Ok;
+    let mut room = Vec::new();
+    for (what, path) in [("workspace", &config.workspace_path), ("state", &config.state_path)] {
+        let Ok(state) = statvfs(existing(path)) else { continue };
+        let free = state.f_bavail.saturating_mul(state.f_frsize);
+        let no_files_left = state.f_files > 0 && state.f_favail == 0;
+        let status = if free < LEAST_FREE_BYTES || no_files_left {
+            Status::Problem
+        } else if free / MIB < config.max_file_size_mb {
+            Status::Warning
+        } else {
+            Status::Ok
+        };
+        worst = if worst == Status::Problem || status == Status::Ok { worst } else { status };
+        let files = if no_files_left { ", no more files (inodes)" } else { "" };
+        room.push(format!("{what} {} MB free{files}", free / MIB));
+    }
+    let (evidence, fix) =
+        (room.join(", "), "remove old sessions and logs, or move WORKSPACE_PATH and STATE_PATH to a larger disk");
+    match worst {
+        Status::Problem => Check::problem(NAME, "the disk is full", fix).seen(evidence),
+        Status::Warning => {
+            let cause = format!("not even one file of MAX_FILE_SIZE_MB = {} fits", config.max_file_size_mb);
+            Check::warning(NAME, cause, fix).seen(evidence)
+        }
+        _ if room.is_empty() => Check::skipped(NAME, "the system does not tell"),
+        _ => Check::ok(NAME, evidence),
+    }
+}
+
+pub(super) fn log_file(config: &Config) -> Check {
+    const NAME: &str = "log file";
+    let Some(path) = &config.log_file else {
+        return Check::skipped(NAME, "LOG_FILE is not set: the log goes to stderr only");
+    };
+    let evidence = format!("LOG_FILE = {}", path.display());
+    let above = path.parent().unwrap_or(Path::new("/"));
+    let opened = if path.symlink_metadata().is_ok() {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        File::options().append(true).custom_flags(flags).open(path).map(drop).map_err(|error| error.to_string())
+    } else if !above.is_dir() {
+        Err(format!("{} is not a folder", above.display()))
+    } else {
+        access(above, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| format!("{}: {error}", above.display()))
+    };
+    match opened {
+        Ok(()) => Check::ok(NAME, evidence),
+        Err(cause) => {
+            let fix = format!("mkdir -p {}, and let this user write there", above.display());
+            Check::problem(NAME, format!("LOG_FILE can't be written: {cause}"), fix).seen(evidence)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_usable_when_it_is_writable_or_can_be_made() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(usable(home.path()), Ok("writable"));
+        assert_eq!(usable(&home.path().join("a/b/c")), Ok("will be made"));
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+        let file = home.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(usable(&file).unwrap_err().contains("not a folder"));
+        assert!(usable(&file.join("a/b")).unwrap_err().contains("file is not a folder"));
+        std::os::unix::fs::symlink("/nowhere", home.path().join("link")).unwrap();
+        assert!(usable(&home.path().join("link")).unwrap_err().contains("link to nowhere"));
+    }
+
+    #[test]
+    fn the_fix_of_an_unusable_workspace_is_the_documents() {
+        let check = workspace(&Config::of(&[("WORKSPACE_PATH", "/dev/null/workspace")]));
+        assert_eq!(check.status, Status::Problem);
+        let fix = check.fix.unwrap();
+        assert!(fix.contains("chmod 755 /dev/null/workspace"), "{fix}");
+        assert!(fix.contains("export WORKSPACE_PATH=/tmp/sandbox_workspace"), "{fix}");
+    }
+
+    #[test]
+    fn a_locked_state_folder_is_in_use() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state");
+        let config = Config::of(&[("STATE_PATH", path.to_str().unwrap())]);
+        assert_eq!(state(&config, false).status, Status::Ok);
+        assert!(!path.exists());
+        let held = crate::state::State::open(&path).unwrap();
+        assert_eq!(state(&config, false).status, Status::Warning);
+        assert_eq!(state(&config, true).status, Status::Ok);
+        drop(held);
+        assert_eq!(state(&config, false).status, Status::Ok);
+    }
+}
