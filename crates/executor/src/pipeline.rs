@@ -41,6 +41,13 @@ pub struct Executor {
     pub last_sandbox: Mutex<Option<Instant>>,
 }
 
+impl Drop for Executor {
+    /// The instance's own groups go with it, also when it never came to serve.
+    fn drop(&mut self) {
+        self.ground.cgroups.as_ref().clone().close();
+    }
+}
+
 /// Why an execution got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {

@@ -79,7 +79,6 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
     });
     let answer = executor.execute_in(workspace, request, Duration::ZERO, Some(sender)).await;
     printer.await.ok();
-    executor.ground.cgroups.as_ref().clone().close();
     finish(&answer?)
 }
 

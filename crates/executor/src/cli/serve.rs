@@ -147,7 +147,7 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
     finished_within(&service, Duration::from_secs(1)).await;
     stop_accepting.cancel();
     tokio::time::timeout(Duration::from_millis(300), server).await.ok();
-    executor.ground.cgroups.as_ref().clone().close();
+    drop((service, executor));
     log.flush();
     Ok(STOPPED)
 }
