@@ -26,3 +26,5 @@ serve: build ## Leaves the service running on http://127.0.0.1:8080
 
 test: build ## All tests: units, then the built binary as a black box.
 	$(CARGO) test -p sandbox -p runtime -p executor
+	NODE=$(shell command -v node || command -v nodejs) /usr/bin/python3 crates/runtime/tests/javascript_bootstrap.py
+	$(CARGO) test -p conformance

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::language::Language;
+use crate::{javascript, python};
 
 /// An interpreter of this host that was run once to see what it is.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Interpreter {
     pub version: String,
     /// Folders outside `/usr` that it needs.
     pub folders: Vec<PathBuf>,
+    /// Its language's bootstrap, made ready for this very interpreter.
+    pub(crate) bootstrap: Vec<u8>,
 }
 
 /// Why a language can't be run here.
@@ -96,7 +99,12 @@ impl Interpreter {
         folders.retain(|folder| folder.is_absolute() && folder.parent().is_some() && !folder.starts_with("/usr"));
         let outer = folders.clone();
         folders.retain(|folder| !outer.iter().any(|other| folder != other && folder.starts_with(other)));
-        Ok(Self { language, path, version, folders })
+        let bootstrap = match language {
+            Language::Python => python::compile_bootstrap(&path).map_err(|error| fail(error.to_string()))?,
+            Language::Javascript => javascript::BOOTSTRAP.into(),
+            Language::Shell => Vec::new(),
+        };
+        Ok(Self { language, path, version, folders, bootstrap })
     }
 
     /// The folders for `PATH`, its own first when it is not a standard one.
@@ -110,9 +118,14 @@ impl Interpreter {
 }
 
 fn ask(path: &Path, question: &[&str]) -> io::Result<String> {
+    ask_bytes(path, question).map(|answer| String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// What the interpreter prints for these arguments.
+pub(crate) fn ask_bytes(path: &Path, question: &[&str]) -> io::Result<Vec<u8>> {
     let output = Command::new(path).args(question).env_clear().stdin(Stdio::null()).output()?;
     if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(output.stdout)
     } else {
         Err(io::Error::other(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
     }

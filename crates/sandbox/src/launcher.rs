@@ -29,14 +29,16 @@ pub const LAUNCHER_ARGUMENT: &str = "launcher";
 /// First number of the descriptors in [`SpawnFds::data`].
 pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 
-/// What to start. Beside it travel, in this order: the pipe for its stderr, the workspace folder, and what becomes
-/// descriptors 3 (its end of the control channel), 4 (our executable), 5, … (data).
+/// What to start. Beside it travel, in this order: the pipe for its stderr, the workspace folder, ways into a cgroup, and
+/// what becomes descriptors 3 (its end of the control channel), 4 (our executable), 5, … (data).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Spawn {
     /// Program and arguments; the first is an absolute path.
     pub argv: Vec<String>,
     /// Host uid and gid to become before the program starts.
     pub identity: Option<(u32, u32)>,
+    /// How many descriptors lead into the cgroup to start in ([`crate::limits::enter`]).
+    pub cgroup_entrances: usize,
     /// Bind the workspace here in a mount namespace of the child's own, first.
     pub bind_workspace_at: Option<PathBuf>,
 }
@@ -64,6 +66,8 @@ pub struct SpawnFds<'a> {
     pub stderr: BorrowedFd<'a>,
     /// The workspace folder.
     pub workspace: BorrowedFd<'a>,
+    /// Ways into the cgroup to start in.
+    pub entrances: &'a [OwnedFd],
     /// Files it reads, from [`DATA_FD`] up.
     pub data: &'a [OwnedFd],
 }
@@ -103,7 +107,9 @@ impl Launcher {
     }
 
     async fn request(&self, channel: &AsyncChannel, spawn: &Spawn, fds: &SpawnFds<'_>) -> io::Result<OwnedFd> {
-        let mut all = vec![fds.stderr, fds.workspace, fds.control, self.executable.as_fd()];
+        let mut all = vec![fds.stderr, fds.workspace];
+        all.extend(fds.entrances.iter().map(AsFd::as_fd));
+        all.extend([fds.control, self.executable.as_fd()]);
         all.extend(fds.data.iter().map(AsFd::as_fd));
         channel.send(spawn, &all).await?;
         let answer = channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::BrokenPipe)?;
@@ -171,9 +177,9 @@ fn serve() -> io::Result<()> {
 }
 
 fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
-    let [stderr, workspace, placed @ ..] = fds else {
-        return Err(io::Error::from_raw_os_error(libc::EPROTO));
-    };
+    let malformed = || io::Error::from_raw_os_error(libc::EPROTO);
+    let [stderr, workspace, rest @ ..] = fds else { return Err(malformed()) };
+    let (entrances, placed) = rest.split_at_checked(spawn.cgroup_entrances).ok_or_else(malformed)?;
     match sys::fork()? {
         sys::Forked::Parent(pid) => {
             let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
@@ -182,7 +188,7 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
         sys::Forked::Child => {
             // A copy above all numbers that are about to be filled.
             if let Some(control) = placed.first().and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD).ok()) {
-                let failure = become_program(spawn, stderr, workspace, placed);
+                let failure = become_program(spawn, stderr, workspace, entrances, placed);
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
             sys::exit_now(125)
@@ -191,9 +197,18 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
 }
 
 /// Turns the forked child into the program; returns only what went wrong.
-fn become_program(spawn: &Spawn, stderr: &OwnedFd, workspace: &OwnedFd, placed: &[OwnedFd]) -> Failure {
+fn become_program(
+    spawn: &Spawn,
+    stderr: &OwnedFd,
+    workspace: &OwnedFd,
+    entrances: &[OwnedFd],
+    placed: &[OwnedFd],
+) -> Failure {
     let stage = |stage: &str, error: io::Error| Failure::new(stage, error);
     let parent = std::os::unix::process::parent_id();
+    if let Err(error) = crate::limits::enter(entrances) {
+        return stage("cgroup", error);
+    }
     if let Some(target) = &spawn.bind_workspace_at
         && let Err(error) = bind_workspace(workspace, target)
     {

@@ -29,6 +29,18 @@ pub struct Ground {
     pub launcher: Launcher,
     /// Groups for limits, as far as this host lets us have them.
     pub cgroups: Arc<Cgroups>,
+    entrances: Arc<Vec<OwnedFd>>,
+}
+
+impl Ground {
+    /// Of a launcher and the groups of this instance.
+    ///
+    /// # Errors
+    /// When the groups can't be opened.
+    pub fn new(launcher: Launcher, cgroups: Cgroups) -> io::Result<Self> {
+        let entrances = Arc::new(cgroups.entrances()?);
+        Ok(Self { launcher, cgroups: Arc::new(cgroups), entrances })
+    }
 }
 
 /// What an adapter starts, and what its sandbox looks like from inside.
@@ -56,12 +68,14 @@ pub(crate) async fn prepare(
     let spawn = Spawn {
         argv: construction.argv,
         identity: launcher::ids(policy.identity),
+        cgroup_entrances: ground.entrances.len(),
         bind_workspace_at: construction.bind_workspace_at,
     };
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
         workspace: policy.workspace.as_fd(),
+        entrances: &ground.entrances,
         data: &construction.data,
     };
     let builder = ground.launcher.spawn(&spawn, fds).await?;

@@ -137,7 +137,15 @@ impl Prepared {
         drop((program, entrances, spec, stdout_end, stderr_end, result_end));
 
         let (verdict, ended) = self.watch(started, cancelled).await?;
-        self.tree.dead().await.map_err(|error| SandboxError::io(Stage::Supervise, "waiting for the end", error))?;
+        let ended = match ended {
+            // The init has collected every process and leaves itself; its own end is not the program's to wait for.
+            Some(ended) => ended,
+            None => {
+                let failed = |error| SandboxError::io(Stage::Supervise, "waiting for the end", error);
+                self.tree.dead().await.map_err(failed)?;
+                Ended::default()
+            }
+        };
         let duration = started.elapsed();
         let drained = async { tokio::join!(stdout.finish(), stderr.finish(), result.finish()) };
         // A live reader may take its time with what is left.
@@ -161,12 +169,13 @@ impl Prepared {
         Ok(Outcome { end, stdout, stderr, result, usage, memory_enforced, duration })
     }
 
-    /// Until the program has ended by itself (no verdict) or was killed for a reason of ours.
+    /// Until the program has ended by itself (no verdict) or was killed for a reason of ours. With the init's word that
+    /// nothing else is alive, if it could still give it.
     async fn watch(
         &self,
         started: Instant,
         cancelled: impl Future<Output = ()>,
-    ) -> Result<(Option<End>, Ended), SandboxError> {
+    ) -> Result<(Option<End>, Option<Ended>), SandboxError> {
         let out_of_memory = async {
             match self.cgroup.as_ref().and_then(Cgroup::oom_watch) {
                 Some(watch) => watch.wait().await,
@@ -175,18 +184,17 @@ impl Prepared {
         };
         let verdict = tokio::select! {
             biased;
-            report = self.control.receive::<Report>() => return self.understand(report).map(|ended| (None, ended)),
+            report = self.control.receive::<Report>() => return self.understand(report).map(|ended| (None, Some(ended))),
             () = tokio::time::sleep_until((started + self.limits.timeout).into()) => End::TimedOut,
             () = out_of_memory => End::OutOfMemory,
             () = cancelled => End::Cancelled,
         };
         self.control.send(&Order::Kill, &[]).await.ok();
         let report = tokio::time::timeout(KILL_GRACE, self.control.receive::<Report>()).await;
-        self.tree.kill();
-        let ended = match report {
-            Ok(report) => self.understand(report).unwrap_or_default(),
-            Err(_late) => Ended::default(),
-        };
+        let ended = report.ok().and_then(|report| self.understand(report).ok());
+        if ended.is_none() {
+            self.tree.kill();
+        }
         Ok((Some(verdict), ended))
     }
 
@@ -194,10 +202,6 @@ impl Prepared {
         match report.map(|packet| packet.map(|packet| packet.message)) {
             Ok(Some(Report::Ended(ended))) => Ok(ended),
             Ok(Some(Report::Failed(failure))) => Err(SandboxError::failure(Stage::Program, &failure)),
-            // The init itself was hit; as pid 1 it took everything with it.
-            _ if self.cgroup.as_ref().is_some_and(Cgroup::oom_killed) => {
-                Ok(Ended { out_of_memory: true, ..Ended::default() })
-            }
             Ok(Some(Report::Ready) | None) => {
                 Err(SandboxError::new(Stage::Supervise, "the sandbox's first process ended unexpectedly"))
             }

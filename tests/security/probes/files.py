@@ -298,13 +298,15 @@ attack(42, "open the host's cgroup.procs for writing", "ENOENT", control="root",
 def _():
     with open("/proc/self/cgroup") as file:
         paths = [line.strip().split(":", 2)[2] for line in file]
+    # Its own group, below the root of its own cgroup namespace, bears a random name; of the host's there is nothing.
+    paths = [path for path in paths if not re.fullmatch("/[0-9a-f]{16}", path)]
     return beyond(["/", *paths, *(os.listdir("/sys/fs/cgroup") if os.path.exists("/sys/fs/cgroup") else [])], ["/"])
 
 
 for path in ("/run", "/var/run", "/var/lib", "/run/secrets", "/home", "/root"):
     attack(19, f"find something in {path}", "ENOENT nothing-else", control="root", missing=["ENOENT", "nothing-else"])(
         # The bootstrap of the runtime is ours.
-        lambda path=path: beyond(os.listdir(path), ["bootstrap.py"])
+        lambda path=path: beyond(os.listdir(path), ["bootstrap.pyc"])
     )
 
 

@@ -65,7 +65,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
     }
     Ok(Executor {
         isolation,
-        ground: Ground { launcher, cgroups: Arc::new(cgroups) },
+        ground: Ground::new(launcher, cgroups).context("the service's cgroup")?,
         interpreters,
         workspaces,
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,

@@ -8,7 +8,7 @@ use sandbox::running::{Layout, Program};
 
 use crate::{Interpreter, Invocation, Language};
 
-const BOOTSTRAP: &str = include_str!("bootstrap.cjs");
+pub(crate) const BOOTSTRAP: &str = include_str!("bootstrap.cjs");
 const FILE: &str = "bootstrap.cjs";
 
 pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
@@ -18,7 +18,7 @@ pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, la
     let argv = [&interpreter.path.to_string_lossy(), "--experimental-vm-modules", &heap, &script];
     let mut program = invocation.base(argv.map(str::to_owned).to_vec(), interpreter)?;
     program.descriptors.push(invocation.request(Language::Javascript)?);
-    program.files.push((FILE.into(), channel::sealed(FILE, &[BOOTSTRAP.as_bytes()])?));
+    program.files.push((FILE.into(), channel::sealed(FILE, &[&interpreter.bootstrap])?));
     // V8 reserves far more address space than it uses.
     program.bears_rlimit = false;
     Ok(program)

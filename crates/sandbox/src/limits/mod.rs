@@ -21,6 +21,7 @@ mod rlimit;
 mod tests;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -204,6 +205,21 @@ impl Cgroups {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         Cgroup::create(Arc::clone(&self.shared), name, limits)
+    }
+
+    /// Files through which the processes that build a sandbox move themselves into the instance's group with [`enter`],
+    /// before they take a cgroup namespace of their own: what a program in it then sees of its group is the name alone
+    /// (cgroup_namespaces(7)). None in version 2, where a group that has groups below it can't hold processes.
+    ///
+    /// # Errors
+    /// That of opening them.
+    pub fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
+        match self.shared.version {
+            Version::V1 => {
+                self.shared.hierarchies.iter().map(|one| file::open_to_write(one.directory(), "tasks")).collect()
+            }
+            Version::V2 => Ok(Vec::new()),
+        }
     }
 
     /// Removes the instance's own groups where they are empty: for the end of the service, after the last execution.

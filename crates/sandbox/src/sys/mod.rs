@@ -220,3 +220,15 @@ pub fn watch(fd: OwnedFd, interest: tokio::io::Interest) -> io::Result<tokio::io
     // SAFETY: an OwnedFd gives the same open descriptor for as long as it lives, and AsyncFd owns it from here on.
     Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }?)
 }
+
+/// Tells the allocator to keep little: one arena, and large blocks given back at once (mallopt(3)). Output and answers of
+/// executions come and go in megabytes, and glibc would keep some of them for each thread.
+pub fn keep_little_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets numbers in the allocator; called while there is one thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+    }
+}
