@@ -9,7 +9,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub const LAUNCHER_ARGUMENT: &str = "launcher";
 /// First number of the descriptors in [`SpawnFds::data`].
 pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 
-/// What to start. Beside it travel, in this order: the pipe for its stderr, the workspace folder, ways into a cgroup, and
+/// What to start. Beside it travel, in this order: the pipe for its stderr, the folders to bind, ways into a cgroup, and
 /// what becomes descriptors 3 (its end of the control channel), 4 (our executable), 5, … (data).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Spawn {
@@ -39,8 +39,8 @@ pub struct Spawn {
     pub identity: Option<(u32, u32)>,
     /// How many descriptors lead into the cgroup to start in ([`crate::limits::enter`]).
     pub cgroup_entrances: usize,
-    /// Bind the workspace here in a mount namespace of the child's own, first.
-    pub bind_workspace_at: Option<PathBuf>,
+    /// Bind the folders here in a mount namespace of the child's own, first.
+    pub bind: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,8 +64,8 @@ pub struct SpawnFds<'a> {
     pub control: BorrowedFd<'a>,
     /// Where its stderr goes.
     pub stderr: BorrowedFd<'a>,
-    /// The workspace folder.
-    pub workspace: BorrowedFd<'a>,
+    /// The folders to bind.
+    pub folders: &'a [BorrowedFd<'a>],
     /// Ways into the cgroup to start in.
     pub entrances: &'a [OwnedFd],
     /// Files it reads, from [`DATA_FD`] up.
@@ -107,7 +107,8 @@ impl Launcher {
     }
 
     async fn request(&self, channel: &AsyncChannel, spawn: &Spawn, fds: &SpawnFds<'_>) -> io::Result<OwnedFd> {
-        let mut all = vec![fds.stderr, fds.workspace];
+        let mut all = vec![fds.stderr];
+        all.extend(fds.folders);
         all.extend(fds.entrances.iter().map(AsFd::as_fd));
         all.extend([fds.control, self.executable.as_fd()]);
         all.extend(fds.data.iter().map(AsFd::as_fd));
@@ -178,7 +179,8 @@ fn serve() -> io::Result<()> {
 
 fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
     let malformed = || io::Error::from_raw_os_error(libc::EPROTO);
-    let [stderr, workspace, rest @ ..] = fds else { return Err(malformed()) };
+    let [stderr, rest @ ..] = fds else { return Err(malformed()) };
+    let (folders, rest) = rest.split_at_checked(spawn.bind.len()).ok_or_else(malformed)?;
     let (entrances, placed) = rest.split_at_checked(spawn.cgroup_entrances).ok_or_else(malformed)?;
     match sys::fork()? {
         sys::Forked::Parent(pid) => {
@@ -188,7 +190,7 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
         sys::Forked::Child => {
             // A copy above all numbers that are about to be filled.
             if let Some(control) = placed.first().and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD).ok()) {
-                let failure = become_program(spawn, stderr, workspace, entrances, placed);
+                let failure = become_program(spawn, stderr, folders, entrances, placed);
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
             sys::exit_now(125)
@@ -200,7 +202,7 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
 fn become_program(
     spawn: &Spawn,
     stderr: &OwnedFd,
-    workspace: &OwnedFd,
+    folders: &[OwnedFd],
     entrances: &[OwnedFd],
     placed: &[OwnedFd],
 ) -> Failure {
@@ -209,10 +211,8 @@ fn become_program(
     if let Err(error) = crate::limits::enter(entrances) {
         return stage("cgroup", error);
     }
-    if let Some(target) = &spawn.bind_workspace_at
-        && let Err(error) = bind_workspace(workspace, target)
-    {
-        return stage("bind-workspace", error);
+    if let Err(error) = bind_folders(folders, &spawn.bind) {
+        return stage("bind-folders", error);
     }
     if let Some((uid, gid)) = spawn.identity
         && let Err(error) = sys::become_user(uid, gid)
@@ -249,15 +249,20 @@ fn place_descriptors(stderr: &OwnedFd, placed: &[OwnedFd]) -> io::Result<()> {
     sys::close_on_exec_from(high.len() as i32)
 }
 
-/// Binds the folder behind the descriptor: what was opened and checked is what is bound, whoever renames things meanwhile.
-/// The copy of its mount is taken before the namespace is left that the descriptor belongs to (open_tree(2)).
-fn bind_workspace(workspace: &OwnedFd, target: &Path) -> io::Result<()> {
+/// Binds the folders behind the descriptors: what was opened and checked is what is bound, whoever renames things meanwhile.
+/// The copies of their mounts are taken before the namespace is left that the descriptors belong to (open_tree(2)).
+fn bind_folders(folders: &[OwnedFd], targets: &[PathBuf]) -> io::Result<()> {
     use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
+    if folders.is_empty() {
+        return Ok(());
+    }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let folder = open_tree(workspace, "", flags)?;
+    let copies = folders.iter().map(|folder| open_tree(folder, "", flags)).collect::<Result<Vec<_>, _>>()?;
     sys::unshare_mounts()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    move_mount(&folder, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    for (copy, target) in copies.iter().zip(targets) {
+        move_mount(copy, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    }
     Ok(())
 }
 

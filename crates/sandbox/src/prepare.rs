@@ -2,7 +2,7 @@
 //! under the execution's limits before anything of the request is in it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,9 @@ impl Ground {
 pub(crate) struct Construction {
     pub argv: Vec<String>,
     pub data: Vec<OwnedFd>,
-    pub bind_workspace_at: Option<PathBuf>,
+    /// Where the workspace, and `etc` after it, are bound first; nowhere if empty.
+    pub bind: Vec<PathBuf>,
+    pub etc: Option<OwnedFd>,
     pub layout: Layout,
     pub access: Option<Access>,
     pub memory_folders: Vec<String>,
@@ -69,12 +71,15 @@ pub(crate) async fn prepare(
         argv: construction.argv,
         identity: launcher::ids(policy.identity),
         cgroup_entrances: ground.entrances.len(),
-        bind_workspace_at: construction.bind_workspace_at,
+        bind: construction.bind,
     };
+    let folders: Vec<BorrowedFd<'_>> =
+        [Some(policy.workspace.as_fd()), construction.etc.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+    let folders = &folders[..spawn.bind.len().min(folders.len())];
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
-        workspace: policy.workspace.as_fd(),
+        folders,
         entrances: &ground.entrances,
         data: &construction.data,
     };

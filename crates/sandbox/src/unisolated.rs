@@ -24,7 +24,8 @@ impl Unisolated {
         let construction = Construction {
             argv: vec![format!("/proc/self/fd/{EXECUTABLE_FD}"), INIT_ARGUMENT.into()],
             data: Vec::new(),
-            bind_workspace_at: None,
+            bind: Vec::new(),
+            etc: None,
             layout: Layout {
                 workspace: prepare::path_of(&policy.workspace)?,
                 files: folders.path().to_string_lossy().into_owned(),

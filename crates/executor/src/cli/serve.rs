@@ -29,7 +29,6 @@ const STOPPED: u8 = 143;
 /// # Errors
 /// Whatever makes it impossible to run code here, with the fix.
 pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
-    let isolation = choose(config)?;
     let launcher = Launcher::start().context("the launcher process can't be started")?;
     let cgroups = Cgroups::detect(instance);
     cgroups.sweep().ok();
@@ -37,7 +36,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         tracing::warn!("Limit not enforced: {sentence}");
     }
     let preferred = u32::from_str_radix(instance, 16).unwrap_or_default();
-    let is_root = rustix::process::geteuid().is_root() && !matches!(isolation, Isolation::None);
+    let is_root = rustix::process::geteuid().is_root() && config.isolation != Wanted::None;
     let uids = is_root.then(|| Uids::claim(preferred).map(Arc::new)).transpose().context("host uids for sandboxes")?;
     let path = &config.workspace_path;
     let workspaces = Workspaces::open(path, instance, uids).map_err(|error| {
@@ -47,6 +46,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
              (export WORKSPACE_PATH=/tmp/sandbox_workspace)"
         )
     })?;
+    let isolation = choose(config, &workspaces)?;
     let configured = |language| match language {
         Language::Python => config.python_path.as_deref(),
         Language::Javascript => config.node_path_bin.as_deref(),
@@ -74,7 +74,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
     })
 }
 
-fn choose(config: &Config) -> Result<Isolation> {
+fn choose(config: &Config, workspaces: &Workspaces) -> Result<Isolation> {
     match config.isolation {
         Wanted::None => {
             tracing::warn!("ISOLATION=none: code runs with the rights of this service, nothing is isolated");
@@ -83,7 +83,7 @@ fn choose(config: &Config) -> Result<Isolation> {
         Wanted::Auto if config.disable_bwrap => {
             bail!("Isolation setup failed: DISABLE_BWRAP is set and there is no other isolation here; unset it")
         }
-        Wanted::Auto | Wanted::Bubblewrap => Bubblewrap::find()
+        Wanted::Auto | Wanted::Bubblewrap => Bubblewrap::new(workspaces.path(), &workspaces.private_prefix())
             .map(Isolation::Bubblewrap)
             .map_err(|error| anyhow::anyhow!("Isolation setup failed: {}", error.detail)),
     }

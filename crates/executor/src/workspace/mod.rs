@@ -52,7 +52,7 @@ impl Workspaces {
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let workspaces = Self { path, root, instance: instance.into(), uids };
         workspaces.check_writable()?;
-        let left_over = format!(".run-{instance}-");
+        let left_over = workspaces.private_prefix();
         for entry in std::fs::read_dir(&workspaces.path)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&left_over) {
                 remove::tree(&entry.path()).ok();
@@ -68,12 +68,17 @@ impl Workspaces {
         &self.path
     }
 
+    /// How the names of this service's own folders begin; what is left of them is cleared away at its next start.
+    pub fn private_prefix(&self) -> String {
+        format!(".run-{}-", self.instance)
+    }
+
     /// Makes and removes a folder in it.
     ///
     /// # Errors
     /// As the system said.
     pub fn check_writable(&self) -> io::Result<()> {
-        let name = format!(".run-{}-check-{:016x}", self.instance, random());
+        let name = format!("{}check-{:016x}", self.private_prefix(), random());
         rustix::fs::mkdirat(&self.root, &name, Mode::RWXU)?;
         rustix::fs::unlinkat(&self.root, &name, rustix::fs::AtFlags::REMOVEDIR)?;
         Ok(())
@@ -110,7 +115,7 @@ impl Workspaces {
     /// # Errors
     /// As the system said.
     pub fn private(&self) -> io::Result<Workspace> {
-        let name = format!(".run-{}-{:016x}", self.instance, random());
+        let name = format!("{}{:016x}", self.private_prefix(), random());
         let uid = match &self.uids {
             Some(uids) => Some(uids.for_one_run().ok_or_else(no_uid_left)?),
             None => None,

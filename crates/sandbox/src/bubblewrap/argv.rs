@@ -21,64 +21,33 @@ pub const FILES: &str = "/run";
 pub struct HostFiles {
     /// Entries of `/` beside `/usr` that programs need: a link with its target, or a folder.
     pub roots: Vec<(String, Option<String>)>,
-    /// What of `/etc` is shown, of [`SHOWN_IN_ETC`].
-    pub etc: Vec<String>,
     /// What of `/proc` is hidden, of [`HIDDEN_IN_PROC`]; whether it is a folder.
     pub proc_masks: Vec<(String, bool)>,
 }
 
-/// Configuration that programs read and that tells nothing about the host but its software.
-const SHOWN_IN_ETC: &[&str] = &[
-    "/etc/alternatives",    // Debian's links to awk, editors, …
-    "/etc/ld.so.cache",     // where libraries are
-    "/etc/localtime",       // the host's time zone
-    "/etc/mime.types",      // Python's mimetypes
-    "/etc/ssl/certs",       // CA certificates: reading them is not having a network
-    "/etc/ssl/openssl.cnf", // OpenSSL complains without
-    "/etc/ca-certificates", // targets of links in the former
-    "/etc/pki/tls/certs",   // the same on Fedora
-];
-
-/// Kernel files that inform about the host or that only an administrator needs.
+/// Kernel files that anybody may read and that tell about the host. What only its root may read needs no mask: nothing in a
+/// sandbox is that.
 const HIDDEN_IN_PROC: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
     "/proc/config.gz",
     "/proc/interrupts",
     "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/keys",
     "/proc/key-users",
-    "/proc/kmsg",
+    "/proc/keys",
     "/proc/latency_stats",
     "/proc/modules",
     "/proc/sched_debug",
     "/proc/scsi",
-    "/proc/timer_list",
     "/proc/timer_stats",
-    "/proc/vmallocinfo",
 ];
 
 /// Devices that programs need; nothing to talk to a terminal, a disk or the kernel with.
 const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
-/// Generated files of `/etc`, in the order of the descriptors from [`DATA_FD`] + 1 up.
-pub const GENERATED: &[(&str, &str)] = &[
-    (
-        "/etc/passwd",
-        "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    ),
-    ("/etc/group", "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"),
-    ("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
-    ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-];
-
 impl HostFiles {
     /// Looks at this host.
     pub fn look() -> Self {
-        let there = |paths: &[&str]| {
-            paths.iter().filter(|path| Path::new(path).exists()).map(|path| (*path).to_owned()).collect()
-        };
         let roots = ["/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin"]
             .iter()
             .filter(|root| Path::new(root).exists())
@@ -87,9 +56,9 @@ impl HostFiles {
                 ((*root).to_owned(), link)
             })
             .collect();
-        let masks: Vec<String> = there(HIDDEN_IN_PROC);
-        let proc_masks = masks.into_iter().map(|path| (path.clone(), Path::new(&path).is_dir())).collect();
-        Self { roots, etc: there(SHOWN_IN_ETC), proc_masks }
+        let there = HIDDEN_IN_PROC.iter().filter(|path| Path::new(path).exists());
+        let proc_masks = there.map(|path| ((*path).to_owned(), Path::new(path).is_dir())).collect();
+        Self { roots, proc_masks }
     }
 }
 
@@ -100,8 +69,8 @@ pub fn command(bwrap: &Path) -> Vec<String> {
     [&bwrap, "--args", &DATA_FD.to_string(), "--", &executable, INIT_ARGUMENT].map(str::to_owned).to_vec()
 }
 
-/// The arguments proper. `workspace` is the path under which bubblewrap finds the workspace.
-pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str) -> Vec<String> {
+/// The arguments proper. `workspace` and `etc` are the paths under which bubblewrap finds these folders.
+pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str, etc: &str) -> Vec<String> {
     let mut argv = Vec::new();
     let mut push = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
     let id = INNER_ID.to_string();
@@ -119,12 +88,7 @@ pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str) -> Vec<Stri
             None => push(&["--ro-bind", path, path]),
         }
     }
-    for path in &host.etc {
-        push(&["--ro-bind", path, path]);
-    }
-    for (index, (path, _)) in GENERATED.iter().enumerate() {
-        push(&["--ro-bind-data", &(DATA_FD + 1 + index as i32).to_string(), path]);
-    }
+    push(&["--ro-bind", etc, "/etc"]);
     for path in policy.read_only.iter().map(|path| path.to_string_lossy()) {
         push(&["--ro-bind", &path, &path]);
     }
@@ -201,8 +165,7 @@ mod tests {
     fn host() -> HostFiles {
         HostFiles {
             roots: vec![("/bin".into(), Some("usr/bin".into())), ("/lib64".into(), None)],
-            etc: vec!["/etc/ld.so.cache".into()],
-            proc_masks: vec![("/proc/acpi".into(), true), ("/proc/kcore".into(), false)],
+            proc_masks: vec![("/proc/acpi".into(), true), ("/proc/keys".into(), false)],
         }
     }
 
@@ -218,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_sandbox_is_made_of_this() {
-        insta::assert_snapshot!(lines(&arguments(&policy(&["/opt/python"]), &host(), "/mnt")));
+        insta::assert_snapshot!(lines(&arguments(&policy(&["/opt/python"]), &host(), "/mnt", "/media")));
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //! wherever the workspace lies. Its environment is empty (`/proc/1/environ` would show it) and it is never setuid.
 
 mod argv;
+mod etc;
 
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use crate::channel;
 use crate::error::{SandboxError, Stage};
@@ -22,8 +25,8 @@ use argv::HostFiles;
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
 /// The first version with `--disable-userns`.
 const OLDEST: (u32, u32, u32) = (0, 8, 0);
-/// Folders of every Linux that a sandbox shows nothing of: the first that is there is where the workspace is bound for
-/// bubblewrap to find (in a mount namespace of its own).
+/// Folders of every Linux that a sandbox shows nothing of: the first two that are there are where the workspace and the
+/// sandbox's `/etc` are bound for bubblewrap to find (in a mount namespace of its own).
 const STAGING: &[&str] = &["/mnt", "/media", "/srv", "/opt", "/var"];
 
 /// An installed bubblewrap that is recent enough.
@@ -32,15 +35,16 @@ pub struct Bubblewrap {
     path: PathBuf,
     version: String,
     host: HostFiles,
-    staging: PathBuf,
+    staging: [PathBuf; 2],
+    etc: Arc<TempDir>,
 }
 
 impl Bubblewrap {
-    /// Finds it and asks for its version. That it works here is for a probe to show.
+    /// Looks whether one is installed that is recent enough: where, and which version.
     ///
     /// # Errors
-    /// Stage [`Stage::Namespaces`]: not installed, too old, setuid, or no place to bind the workspace.
-    pub fn find() -> Result<Self, SandboxError> {
+    /// Stage [`Stage::Namespaces`]: not installed, too old, setuid.
+    pub fn installed() -> Result<(PathBuf, String), SandboxError> {
         let unusable = |detail: String| SandboxError::new(Stage::Namespaces, detail);
         let path = PLACES.iter().map(Path::new).find(|path| path.is_file()).ok_or_else(|| {
             unusable("bwrap not available: Bubblewrap (bwrap) is not installed (apt-get install bubblewrap)".into())
@@ -66,12 +70,26 @@ impl Bubblewrap {
                 text.trim()
             )));
         }
-        let staging = STAGING
-            .iter()
-            .map(PathBuf::from)
-            .find(|folder| folder.is_dir())
-            .ok_or_else(|| unusable(format!("none of the folders {} is there", STAGING.join(", "))))?;
-        Ok(Self { path: path.into(), version, host: HostFiles::look(), staging })
+        Ok((path.into(), version))
+    }
+
+    /// Takes the one installed and lays what all sandboxes share into a new folder in `place` whose name begins with `prefix`.
+    /// That it works here is for a probe to show.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Namespaces`]: as of [`Self::installed`], or no place for what it needs.
+    pub fn new(place: &Path, prefix: &str) -> Result<Self, SandboxError> {
+        let (path, version) = Self::installed()?;
+        let unusable = |detail: String| SandboxError::new(Stage::Namespaces, detail);
+        let mut staging = STAGING.iter().map(PathBuf::from).filter(|folder| folder.is_dir());
+        let (Some(first), Some(second)) = (staging.next(), staging.next()) else {
+            return Err(unusable(format!("two of the folders {} are needed, empty or not", STAGING.join(", "))));
+        };
+        let etc = etc::prepare(place, prefix).map_err(|error| {
+            SandboxError::io(Stage::Namespaces, format_args!("files in {}", place.display()), error)
+        })?;
+        let staging = [first, second];
+        Ok(Self { path, version, host: HostFiles::look(), staging, etc: Arc::new(etc) })
     }
 
     /// For example `0.8.0`.
@@ -86,24 +104,22 @@ impl Bubblewrap {
     pub async fn prepare(&self, ground: &Ground, policy: &Policy) -> Result<Prepared, SandboxError> {
         let failed = |error| SandboxError::io(Stage::Launch, "arguments for bubblewrap", error);
         // Where the service has no identity to change it also has no privilege to bind, and no folder that bubblewrap could not reach.
-        let bind_workspace_at = policy.identity.map(|_| self.staging.clone());
-        let workspace = match &bind_workspace_at {
-            Some(staging) => staging.to_string_lossy().into_owned(),
-            None => prepare::path_of(&policy.workspace)?,
+        let staged = policy.identity.is_some();
+        let etc = std::fs::File::open(self.etc.path()).map_err(failed)?.into();
+        let (workspace_path, etc_path) = match &self.staging {
+            [workspace, etc] if staged => (workspace.to_string_lossy().into(), etc.to_string_lossy().into()),
+            _ => (prepare::path_of(&policy.workspace)?, prepare::path_of(&etc)?),
         };
         let mut arguments = Vec::new();
-        for argument in argv::arguments(policy, &self.host, &workspace) {
+        for argument in argv::arguments(policy, &self.host, &workspace_path, &etc_path) {
             arguments.extend_from_slice(argument.as_bytes());
             arguments.push(0);
         }
-        let mut data: Vec<OwnedFd> = vec![channel::sealed("arguments", &[&arguments]).map_err(failed)?];
-        for (path, content) in argv::GENERATED {
-            data.push(channel::sealed(path, &[content.as_bytes()]).map_err(failed)?);
-        }
         let construction = Construction {
             argv: argv::command(&self.path),
-            data,
-            bind_workspace_at,
+            data: vec![channel::sealed("arguments", &[&arguments]).map_err(failed)?],
+            bind: if staged { self.staging.to_vec() } else { Vec::new() },
+            etc: Some(etc),
             layout: Layout { workspace: argv::WORKSPACE.into(), files: argv::FILES.into() },
             access: Some(argv::access(&policy.read_only, &self.host)),
             memory_folders: ["/tmp", "/dev/shm"].map(str::to_owned).to_vec(),

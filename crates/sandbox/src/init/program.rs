@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -19,7 +19,10 @@ pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, ProgramSp
     if fds.is_empty() {
         return Err(malformed(()));
     }
-    let spec: ProgramSpec = serde_json::from_reader(File::from(fds.remove(0))).map_err(|_| malformed(()))?;
+    // Read whole: a reader that serde_json drives is asked for one byte at a time.
+    let mut bytes = Vec::new();
+    File::from(fds.remove(0)).read_to_end(&mut bytes).map_err(|error| Failure::new("order", error))?;
+    let spec: ProgramSpec = serde_json::from_slice(&bytes).map_err(|_| malformed(()))?;
     if fds.len() != spec.descriptors + spec.files.len() + spec.cgroup_entrances {
         return Err(malformed(()));
     }

@@ -130,11 +130,8 @@ pub(super) fn installed_bubblewrap() -> Check {
     let place = BWRAP.iter().map(Path::new).find(|path| path.is_file());
     let install = "install bubblewrap 0.8.0 or newer: apt-get install bubblewrap (Debian, Ubuntu), \
                    dnf install bubblewrap (Fedora), apk add bubblewrap (Alpine)";
-    match (Bubblewrap::find(), place) {
-        (Ok(bubblewrap), place) => {
-            let place = place.map(|path| format!(" ({})", path.display())).unwrap_or_default();
-            Check::ok(NAME, format!("bwrap {}{place}, not setuid", bubblewrap.version()))
-        }
+    match (Bubblewrap::installed(), place) {
+        (Ok((path, version)), _) => Check::ok(NAME, format!("bwrap {version} ({}), not setuid", path.display())),
         (Err(_), Some(path)) if is_setuid(path) => setuid_bubblewrap(path),
         (Err(error), Some(path)) => {
             let fix =
@@ -255,7 +252,7 @@ pub(super) fn sandbox(config: &Config, kernel: &Kernel, trial: &Trial) -> Check 
         Err(reason) => {
             let fix = if config.disable_bwrap && config.isolation == Isolation::Auto {
                 "unset DISABLE_BWRAP"
-            } else if Bubblewrap::find().is_err() && config.isolation != Isolation::None {
+            } else if Bubblewrap::installed().is_err() && config.isolation != Isolation::None {
                 "the fix of `bubblewrap` above"
             } else if kernel.in_the_way().is_some() {
                 "the fix of `user namespaces` above"
