@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO := cargo
 PACKAGES := bubblewrap python3 nodejs build-essential curl
 
-.PHONY: setup build demo serve test check bench soak fmt
+.PHONY: setup build demo serve check test security bench soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -11,20 +11,31 @@ setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when 
 build: setup ## Builds the release binary: target/release/sandbox-executor
 	@$(CARGO) build --release --quiet
 
-check: setup ## Format and lints.
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-
-fmt:
-	$(CARGO) fmt --all
-
 demo: build ## Starts the service, runs examples, prints request and answer of each, stops it.
 	@./scripts/demo
 
 serve: build ## Leaves the service running on http://127.0.0.1:8080
 	@exec ./target/release/sandbox-executor serve
 
-test: build ## All tests: units, then the built binary as a black box.
+check: setup ## Format and lints.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+test: build ## All tests: units, the JavaScript bootstrap, the built binary as a black box, attacks on it.
 	$(CARGO) test -p sandbox -p runtime -p executor
-	NODE=$(shell command -v node || command -v nodejs) /usr/bin/python3 crates/runtime/tests/javascript_bootstrap.py
+	NODE=$$(command -v node || command -v nodejs) /usr/bin/python3 -B crates/runtime/tests/javascript_bootstrap.py
 	$(CARGO) test -p conformance
+	$(CARGO) test -p security
+
+security: build ## The attacks alone, as a table.
+	$(CARGO) test -p security
+
+bench: build ## Latencies beside the floors of the same machine.
+	$(CARGO) run --release --quiet -p bench
+
+soak: build ## What takes long: 2,000 executions and no growth, clients that drip.
+	$(CARGO) run --release --quiet -p bench -- soak
+	$(CARGO) test -p conformance -- --ignored
+
+fmt:
+	$(CARGO) fmt --all
