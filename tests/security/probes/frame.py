@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import platform
+import re
 import resource
 import signal
 import socket
