@@ -53,6 +53,7 @@ fn usage() -> ExitCode {
 /// Refuses to measure a debug build by mistake; `SANDBOX_EXECUTOR` names any other binary on purpose.
 fn need_release_binary() -> Result<()> {
     let binary = conformance::binary();
+    #[allow(clippy::disallowed_methods)] // The same switch as the black-box tests have.
     let named = std::env::var_os("SANDBOX_EXECUTOR").is_some();
     if named || binary.parent().is_some_and(|folder| folder.ends_with("release")) {
         return Ok(());

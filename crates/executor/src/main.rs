@@ -62,6 +62,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
+    #[allow(clippy::disallowed_methods)] // The one place: everybody else gets the configuration.
     let config = Config::load(inner, |name| std::env::var_os(name));
     if let Some(("doctor", arguments)) = matches.subcommand() {
         // Without a log: a configuration or a log file that can't be used is a finding.

@@ -12,6 +12,7 @@ use sandbox::error::{SandboxError, Stage};
 use sandbox::outcome::Captured;
 use sandbox::policy::{Limits, Policy};
 use sandbox::prepare::Ground;
+use sandbox::running::Remains;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -66,7 +67,7 @@ pub enum Failed {
 }
 
 /// The answer to `POST /execute`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[allow(missing_docs)] // The names are the wire format's.
 pub struct Answer {
     pub execution_id: String,
@@ -83,6 +84,14 @@ pub struct Answer {
     pub error: Option<runtime::verdict::Failure>,
     pub execution_time: f64,
     pub metrics: Metrics,
+    #[serde(skip)]
+    pub leftovers: Leftovers,
+}
+
+/// What is to be cleared away once the answer is out: by dropping it.
+pub struct Leftovers {
+    _remains: Remains,
+    _workspace: Workspace,
 }
 
 /// What it cost: the program's own figures, and what it waited for.
@@ -183,7 +192,7 @@ impl Executor {
             .program(interpreter, prepared.layout())
             .map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
         let startup = came.elapsed();
-        let outcome = match prepared.run(program, live, self.stop.cancelled()).await {
+        let (outcome, remains) = match prepared.run(program, live, self.stop.cancelled()).await {
             Err(error) if error.stage == Stage::WorkingDirectory => return Err(Failed::WorkingDirectory(error.detail)),
             outcome => outcome?,
         };
@@ -220,6 +229,7 @@ impl Executor {
             },
             execution_id: request.execution_id,
             session_id: request.session_id,
+            leftovers: Leftovers { _remains: remains, _workspace: workspace },
         })
     }
 

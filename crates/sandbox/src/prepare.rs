@@ -109,7 +109,7 @@ pub(crate) async fn prepare(
         layout: construction.layout,
         access: construction.access,
         memory_folders: construction.memory_folders,
-        _folders: construction.folders,
+        folders: construction.folders,
     })
 }
 

@@ -64,7 +64,24 @@ pub struct Prepared {
     pub(crate) access: Option<Access>,
     pub(crate) memory_folders: Vec<String>,
     /// Folders of the host that go with the sandbox.
-    pub(crate) _folders: Option<tempfile::TempDir>,
+    pub(crate) folders: Option<tempfile::TempDir>,
+}
+
+/// What is left of a sandbox when nothing of its program is: processes of ours, namespaces, a cgroup. To be dropped when
+/// nobody waits for the answer any more, since taking it apart costs the kernel more than a millisecond.
+pub struct Remains {
+    cgroup: Option<Cgroup>,
+    _control: AsyncChannel,
+    _tree: ProcessTree,
+    _folders: Option<tempfile::TempDir>,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        if let (Some(cgroup), Ok(runtime)) = (self.cgroup.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || cgroup.remove());
+        }
+    }
 }
 
 /// The two processes whose end is everybody's: the init, and the program that built its sandbox.
@@ -111,7 +128,7 @@ impl Prepared {
         program: Program,
         live: Option<mpsc::Sender<Chunk>>,
         cancelled: impl Future<Output = ()>,
-    ) -> Result<Outcome, SandboxError> {
+    ) -> Result<(Outcome, Remains), SandboxError> {
         let failed = |error| SandboxError::io(Stage::Program, "the order to start could not be sent", error);
         let keep = self.limits.output_bytes;
         let watched_live = live.is_some();
@@ -161,12 +178,10 @@ impl Prepared {
             None => end_of(ended.status),
         };
         let usage = self.usage(&ended);
-        if let Some(cgroup) = self.cgroup.take() {
-            // Off the way of the answer: removing waits until the kernel has let go of the last process.
-            tokio::task::spawn_blocking(move || cgroup.remove());
-        }
         let memory_enforced = self.memory_enforced;
-        Ok(Outcome { end, stdout, stderr, result, usage, memory_enforced, duration })
+        let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, duration };
+        let cgroup = self.cgroup.take();
+        Ok((outcome, Remains { cgroup, _control: self.control, _tree: self.tree, _folders: self.folders }))
     }
 
     /// Until the program has ended by itself (no verdict) or was killed for a reason of ours. With the init's word that

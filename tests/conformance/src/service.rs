@@ -1,5 +1,7 @@
 //! The program under test: as a service with a client, and as a command.
 
+#![allow(clippy::disallowed_methods)] // What is tested is named by the environment.
+
 use crate::http::{Response, read_response};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

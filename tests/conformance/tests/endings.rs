@@ -435,3 +435,20 @@ fn a_file_has_a_size_limit() {
     let answer = service.run("python", "open('big', 'wb').write(b'x' * 3_000_000)");
     assert_eq!(answer["status"], "failed", "{answer}");
 }
+
+#[test]
+fn the_share_of_cpu_is_limited() {
+    let service = Service::start();
+    let enforced = service.get("/info").json()["limits"]["enforcement"]["cpu"] == "enforced";
+    if !enforced {
+        eprintln!("SKIPPED: this host lets the service limit no CPU, and /info says so");
+        return;
+    }
+    let burn = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass";
+    let half = service.execute(json!({"language": "python", "code": burn, "limits": {"cpu_cores": 0.5}}));
+    let whole = service.execute(json!({"language": "python", "code": burn}));
+    let used = |answer: &Value| number(&answer["metrics"]["cpu_time_ms"]);
+    assert!(used(&half) < 1400.0, "{half}");
+    // The control: without the lower limit it gets clearly more, on however busy a machine.
+    assert!(used(&whole) > used(&half) * 1.2, "{half} {whole}");
+}

@@ -33,6 +33,8 @@ const BODY_TIME: Duration = Duration::from_secs(60);
 const PROOF_LASTS: Duration = Duration::from_secs(10);
 /// Less room than this counts as a full disk.
 const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
+/// How long clearing away waits, so that it does not take the CPU from sending the answer.
+const ANSWER_FIRST: Duration = Duration::from_millis(2);
 /// Parsing more than this takes longer than switching to another thread.
 const LARGE_BODY_BYTES: usize = 256 * KIB;
 /// Bodies are counted in this unit.
@@ -268,7 +270,14 @@ async fn execute(State(service): State<Arc<Service>>, request: Request) -> Resul
     });
     match run.await {
         Ok(Ok(answer)) if answer.status == runtime::verdict::Status::Cancelled => Err(Problem::ShuttingDown),
-        Ok(Ok(answer)) => Ok(Json(answer).into_response()),
+        Ok(Ok(answer)) => {
+            let response = Json(&answer).into_response();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWER_FIRST).await;
+                drop(answer.leftovers);
+            });
+            Ok(response)
+        }
         Ok(Err(failed)) => Err(problem_of(&failed, &request_id)),
         Err(error) => {
             tracing::error!(request_id, "Execution ended in a fault of ours: {error}");

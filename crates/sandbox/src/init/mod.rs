@@ -182,7 +182,9 @@ fn serve(control: &OwnedFd) -> Result<(), Failure> {
     ended.peak_memory_bytes = largest.max(sampler.map_or(0, |sampler| sampler.peak_bytes()));
     ended.io_read_bytes = io_after.0.saturating_sub(io_before.0);
     ended.io_write_bytes = io_after.1.saturating_sub(io_before.1);
-    channel::send(control.as_fd(), &Report::Ended(ended), &[]).map_err(lost)
+    channel::send(control.as_fd(), &Report::Ended(ended), &[]).map_err(lost)?;
+    // Taking the namespaces apart can wait until the service is done with the answer.
+    channel::receive::<Order>(control.as_fd()).map(drop).map_err(lost)
 }
 
 /// Until the program has ended, the service says kill or is gone, or memory runs out.

@@ -109,6 +109,7 @@ fn golden() {
         (Arch::Aarch64, "golden_aarch64.txt", include_str!("../golden_aarch64.txt")),
     ] {
         let current = verdicts(arch);
+        #[allow(clippy::disallowed_methods)] // A switch of the test.
         if std::env::var_os("GOLDEN").is_some_and(|value| value == "write") {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/filter");
             std::fs::write(folder.join(file), current).expect("the checkout is writable");
