@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::dispatch(std::env::args_os()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(125));
     }
-    sandbox::sys::keep_little_memory();
+    sandbox::keep_little_memory();
     let matches = command().get_matches();
     match dispatch(&matches) {
         Ok(code) => ExitCode::from(code),

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -31,8 +33,11 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
 }
 
-/// A pipe that is being drained.
-pub struct Capture(tokio::task::JoinHandle<Captured>);
+/// A pipe that is being drained; no longer when this is dropped.
+pub struct Capture {
+    captured: Arc<Mutex<Captured>>,
+    task: tokio::task::JoinHandle<()>,
+}
 
 impl Capture {
     /// Makes a pipe and starts draining it; gives the end to write to. What is kept is also sent to `live`, if given;
@@ -46,36 +51,47 @@ impl Capture {
         // The program has another uid than we, and opens its output anew when it writes to /dev/stderr.
         rustix::fs::fchmod(&writer, rustix::fs::Mode::from_raw_mode(0o666))?;
         let reader = pipe::Receiver::from_owned_fd(reader)?;
-        Ok((Self(tokio::spawn(drain(reader, keep, live))), writer))
+        let captured = Arc::default();
+        let task = tokio::spawn(drain(reader, keep, live, Arc::clone(&captured)));
+        Ok((Self { captured, task }, writer))
     }
 
-    /// What came, once every writer is gone.
-    pub async fn finish(self) -> Captured {
-        self.0.await.unwrap_or_default()
+    /// What came, once every writer is gone or the grace is over.
+    pub async fn finish(mut self, grace: Duration) -> Captured {
+        tokio::time::timeout(grace, &mut self.task).await.ok();
+        std::mem::take(&mut *locked(&self.captured))
     }
 }
 
-async fn drain(mut pipe: pipe::Receiver, keep: u64, live: Option<(Stream, mpsc::Sender<Chunk>)>) -> Captured {
-    let mut captured = Captured::default();
-    let mut overflow = Vec::new();
-    loop {
-        let before = captured.kept.len();
-        let room = keep.saturating_sub(before as u64).min(READ_SIZE as u64) as usize;
-        let read = if room > 0 {
-            captured.kept.reserve(room);
-            (&mut pipe).take(room as u64).read_buf(&mut captured.kept).await
-        } else {
-            overflow.resize(READ_SIZE, 0);
-            pipe.read(&mut overflow).await
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn locked(captured: &Mutex<Captured>) -> std::sync::MutexGuard<'_, Captured> {
+    captured.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn drain(
+    mut pipe: pipe::Receiver,
+    keep: u64,
+    live: Option<(Stream, mpsc::Sender<Chunk>)>,
+    captured: Arc<Mutex<Captured>>,
+) {
+    let mut chunk = vec![0; READ_SIZE];
+    while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
+        let kept = {
+            let mut captured = locked(&captured);
+            captured.total += length as u64;
+            let room = keep.saturating_sub(captured.kept.len() as u64).min(length as u64) as usize;
+            captured.kept.extend_from_slice(&chunk[..room]);
+            room
         };
-        let Ok(length @ 1..) = read else { break };
-        captured.total += length as u64;
         if let Some((stream, live)) = &live
-            && captured.kept.len() > before
+            && kept > 0
         {
-            live.send(Chunk { stream: *stream, bytes: captured.kept[before..].to_vec() }).await.ok();
+            live.send(Chunk { stream: *stream, bytes: chunk[..kept].to_vec() }).await.ok();
         }
     }
-    captured.kept.shrink_to_fit();
-    captured
 }

@@ -2,7 +2,7 @@
 //! carries one JSON message a packet and, beside it, descriptors (SCM_RIGHTS).
 //!
 //! ```text
-//! service → launcher   Spawn {…}   + descriptors       launcher → service   Spawned { pid } + pidfd
+//! service → launcher   Spawn {…}   + descriptors       launcher → service   Spawned {…} + pidfd
 //! service → init       Order::Start + descriptors      init → service       Report::Ready (with its pid by SCM_CREDENTIALS)
 //! service → init       Order::Kill                     init → service       Report::Ended | Report::Failed
 //! ```

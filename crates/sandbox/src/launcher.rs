@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
@@ -31,8 +31,10 @@ pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 
 /// What to start. Beside it travel, in this order: the pipe for its stderr, the folders to bind, ways into a cgroup, and
 /// what becomes descriptors 3 (its end of the control channel), 4 (our executable), 5, … (data).
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
+    /// Number of the order; the answer bears it too.
+    pub number: u64,
     /// Program and arguments; the first is an absolute path.
     pub argv: Vec<String>,
     /// Host uid and gid to become before the program starts.
@@ -44,9 +46,25 @@ pub struct Spawn {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Spawned {
-    Child,
-    Failed(i32),
+struct Spawned {
+    number: u64,
+    /// The errno of what failed; the child's pidfd travels beside the answer if nothing did.
+    failed: Option<i32>,
+}
+
+/// The running launcher and the way to it.
+struct Connection {
+    channel: AsyncChannel,
+    process: Child,
+    next_number: u64,
+}
+
+impl Drop for Connection {
+    /// The launcher ends with its channel; somebody has to collect it.
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
 }
 
 /// The launcher as the service sees it. Cheap to clone; starts the process anew when it has died.
@@ -55,7 +73,7 @@ pub struct Launcher {
     /// Our own executable, sealed in memory: nothing in a sandbox can write to it, and it can be executed from
     /// there whatever the permissions of the folder that the binary lies in.
     executable: Arc<OwnedFd>,
-    channel: Arc<Mutex<Option<AsyncChannel>>>,
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 /// The descriptors a launched process gets.
@@ -79,8 +97,8 @@ impl Launcher {
     /// When the executable can't be read or the process can't be started.
     pub fn start() -> io::Result<Self> {
         let executable = channel::sealed("sandbox-executor", &[&std::fs::read("/proc/self/exe")?])?;
-        let channel = start_process()?;
-        Ok(Self { executable: Arc::new(executable), channel: Arc::new(Mutex::new(Some(channel))) })
+        let connection = start_process()?;
+        Ok(Self { executable: Arc::new(executable), connection: Arc::new(Mutex::new(Some(connection))) })
     }
 
     /// Forks and executes; returns the new process's pidfd. That it could not become what was asked for is
@@ -90,48 +108,66 @@ impl Launcher {
     /// Stage [`Stage::Launch`] when the launcher can't be reached or can't fork.
     pub async fn spawn(&self, spawn: &Spawn, fds: SpawnFds<'_>) -> Result<OwnedFd, SandboxError> {
         let failed = |source| SandboxError::io(Stage::Launch, "the launcher process did not answer", source);
-        let mut channel = self.channel.lock().await;
+        let mut connection = self.connection.lock().await;
         for last_try in [false, true] {
-            if channel.is_none() {
-                *channel = Some(start_process().map_err(failed)?);
+            if connection.is_none() {
+                *connection = Some(start_process().map_err(failed)?);
             }
-            let Some(connected) = channel.as_ref() else { continue };
-            match self.request(connected, spawn, &fds).await {
+            let Some(connected) = connection.as_mut() else { continue };
+            match connected.request(spawn, &self.executable, &fds).await {
                 Ok(pidfd) => return Ok(pidfd),
                 // A launcher that died is replaced once; its sandboxes died with it.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !last_try => *channel = None,
+                Err(error) if is_gone(&error) && !last_try => *connection = None,
                 Err(error) => return Err(failed(error)),
             }
         }
         Err(failed(io::ErrorKind::BrokenPipe.into()))
     }
+}
 
-    async fn request(&self, channel: &AsyncChannel, spawn: &Spawn, fds: &SpawnFds<'_>) -> io::Result<OwnedFd> {
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+impl Connection {
+    /// Sends an order and waits for its answer. May be dropped half-way: an answer that nobody waited for is recognised by its
+    /// number, and its child killed.
+    async fn request(&mut self, spawn: &Spawn, executable: &OwnedFd, fds: &SpawnFds<'_>) -> io::Result<OwnedFd> {
+        let number = self.next_number;
+        self.next_number += 1;
         let mut all = vec![fds.stderr];
         all.extend(fds.folders);
         all.extend(fds.entrances.iter().map(AsFd::as_fd));
-        all.extend([fds.control, self.executable.as_fd()]);
+        all.extend([fds.control, executable.as_fd()]);
         all.extend(fds.data.iter().map(AsFd::as_fd));
-        channel.send(spawn, &all).await?;
-        let answer = channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::BrokenPipe)?;
-        match (answer.message, answer.fds.into_iter().next()) {
-            (Spawned::Child, Some(pidfd)) => Ok(pidfd),
-            (Spawned::Failed(errno), _) => Err(io::Error::from_raw_os_error(errno)),
-            (Spawned::Child, None) => Err(io::ErrorKind::InvalidData.into()),
+        self.channel.send(&Spawn { number, ..spawn.clone() }, &all).await?;
+        loop {
+            let answer = self.channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::BrokenPipe)?;
+            let pidfd = answer.fds.into_iter().next();
+            match (answer.message, pidfd) {
+                (Spawned { number: other, .. }, pidfd) if other != number => {
+                    if let Some(pidfd) = pidfd {
+                        rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).ok();
+                    }
+                }
+                (Spawned { failed: Some(errno), .. }, _) => return Err(io::Error::from_raw_os_error(errno)),
+                (Spawned { failed: None, .. }, Some(pidfd)) => return Ok(pidfd),
+                (Spawned { failed: None, .. }, None) => return Err(io::ErrorKind::InvalidData.into()),
+            }
         }
     }
 }
 
-fn start_process() -> io::Result<AsyncChannel> {
+fn start_process() -> io::Result<Connection> {
     let (ours, theirs) = channel::pair()?;
-    Command::new("/proc/self/exe")
+    let process = Command::new("/proc/self/exe")
         .arg(LAUNCHER_ARGUMENT)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .spawn()?;
-    AsyncChannel::new(ours)
+    Ok(Connection { channel: AsyncChannel::new(ours)?, process, next_number: 0 })
 }
 
 /// The launcher process itself; its channel is standard input. Returns its exit code.
@@ -166,11 +202,12 @@ fn serve() -> io::Result<()> {
         }
         if order {
             let Some(packet) = channel::receive::<Spawn>(channel.as_fd())? else { return Ok(()) };
+            let number = packet.message.number;
             match launch(&packet.message, &packet.fds) {
-                Ok(pidfd) => channel::send(channel.as_fd(), &Spawned::Child, &[pidfd.as_fd()])?,
+                Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
                 Err(error) => {
-                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                    channel::send(channel.as_fd(), &Spawned::Failed(errno), &[])?;
+                    let failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    channel::send(channel.as_fd(), &Spawned { number, failed }, &[])?;
                 }
             }
         }

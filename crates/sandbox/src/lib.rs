@@ -20,11 +20,12 @@ pub mod policy;
 pub mod prepare;
 pub mod running;
 #[allow(unsafe_code)]
-pub mod sys;
+mod sys;
 mod unisolated;
 
 pub use isolation::Isolation;
 pub use launcher::Launcher;
+pub use sys::keep_little_memory;
 
 /// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process
 /// is the program's own. To be called before anything else, while there is one thread.

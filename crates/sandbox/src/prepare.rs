@@ -68,6 +68,7 @@ pub(crate) async fn prepare(
     let control = AsyncChannel::new(ours).map_err(setup)?;
     let (diagnostics, stderr) = Capture::start(4096, None).map_err(setup)?;
     let spawn = Spawn {
+        number: 0,
         argv: construction.argv,
         identity: launcher::ids(policy.identity),
         cgroup_entrances: ground.entrances.len(),
@@ -99,6 +100,7 @@ pub(crate) async fn prepare(
     let tree = ProcessTree {
         init: crate::sys::watch(pidfd(init, &control)?, Interest::READABLE).map_err(setup)?,
         builder: builder.keep().ok_or_else(|| setup(io::ErrorKind::NotFound.into()))?,
+        own_namespace: construction.access.is_some(),
     };
     Ok(Prepared {
         control,
@@ -122,7 +124,8 @@ async fn ready(control: &AsyncChannel, diagnostics: Capture) -> Result<rustix::p
             _ => Err(SandboxError::new(Stage::Namespaces, "unexpected message from the sandbox")),
         },
         Ok(None) => {
-            let said = String::from_utf8_lossy(&diagnostics.finish().await.kept).trim().to_owned();
+            let said =
+                String::from_utf8_lossy(&diagnostics.finish(Duration::from_secs(1)).await.kept).trim().to_owned();
             let said = if said.is_empty() { "it ended without a word".to_owned() } else { said };
             Err(SandboxError::new(Stage::Namespaces, said))
         }

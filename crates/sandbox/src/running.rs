@@ -20,7 +20,7 @@ use crate::policy::Limits;
 
 /// How long an init has to kill and account for everything before it is killed itself.
 const KILL_GRACE: Duration = Duration::from_millis(80);
-/// How long the pipes may stay open once everything is dead; nothing can hold them, so this is a backstop.
+/// How long the pipes may stay open once everything is dead.
 const DRAIN_GRACE: Duration = Duration::from_millis(200);
 
 /// A program to run, with paths as it will see them.
@@ -70,24 +70,18 @@ pub struct Prepared {
 /// What is left of a sandbox when nothing of its program is: processes of ours, namespaces, a cgroup. To be dropped when
 /// nobody waits for the answer any more, since taking it apart costs the kernel more than a millisecond.
 pub struct Remains {
-    cgroup: Option<Cgroup>,
+    _cgroup: Option<Cgroup>,
     _control: AsyncChannel,
     _tree: ProcessTree,
     _folders: Option<tempfile::TempDir>,
-}
-
-impl Drop for Remains {
-    fn drop(&mut self) {
-        if let (Some(cgroup), Ok(runtime)) = (self.cgroup.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || cgroup.remove());
-        }
-    }
 }
 
 /// The two processes whose end is everybody's: the init, and the program that built its sandbox.
 pub(crate) struct ProcessTree {
     pub(crate) init: AsyncFd<OwnedFd>,
     pub(crate) builder: OwnedFd,
+    /// Whether the init's end is the end of all others. Without a pid namespace it must live to find and kill them.
+    pub(crate) own_namespace: bool,
 }
 
 impl ProcessTree {
@@ -106,8 +100,11 @@ impl ProcessTree {
 }
 
 impl Drop for ProcessTree {
+    /// Where the init has to do it, the end of its channel tells it to.
     fn drop(&mut self) {
-        self.kill();
+        if self.own_namespace {
+            self.kill();
+        }
     }
 }
 
@@ -164,12 +161,10 @@ impl Prepared {
             }
         };
         let duration = started.elapsed();
-        let drained = async { tokio::join!(stdout.finish(), stderr.finish(), result.finish()) };
-        // A live reader may take its time with what is left.
+        // Nothing of ours holds the pipes any more. A program may have handed an end to another execution of its session, which
+        // is no reason to wait; a live reader may take its time with what is left.
         let grace = if watched_live { Duration::MAX } else { DRAIN_GRACE };
-        let (stdout, stderr, result) = tokio::time::timeout(grace, drained)
-            .await
-            .map_err(|_| SandboxError::new(Stage::Supervise, "the output pipes stayed open after the end"))?;
+        let (stdout, stderr, result) = tokio::join!(stdout.finish(grace), stderr.finish(grace), result.finish(grace));
 
         let out_of_memory = ended.out_of_memory || self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
         let end = match verdict {
@@ -181,7 +176,7 @@ impl Prepared {
         let memory_enforced = self.memory_enforced;
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, duration };
         let cgroup = self.cgroup.take();
-        Ok((outcome, Remains { cgroup, _control: self.control, _tree: self.tree, _folders: self.folders }))
+        Ok((outcome, Remains { _cgroup: cgroup, _control: self.control, _tree: self.tree, _folders: self.folders }))
     }
 
     /// Until the program has ended by itself (no verdict) or was killed for a reason of ours. With the init's word that
@@ -208,6 +203,9 @@ impl Prepared {
         let report = tokio::time::timeout(KILL_GRACE, self.control.receive::<Report>()).await;
         let ended = report.ok().and_then(|report| self.understand(report).ok());
         if ended.is_none() {
+            if let Some(cgroup) = self.cgroup.as_ref().filter(|_| !self.tree.own_namespace) {
+                cgroup.kill().ok();
+            }
             self.tree.kill();
         }
         Ok((Some(verdict), ended))

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::channel;
 use crate::error::{SandboxError, Stage};
-use crate::policy::Policy;
+use crate::policy::{Identity, Policy};
 use crate::prepare::{self, Construction, Ground};
 use crate::running::{Layout, Prepared};
 use argv::HostFiles;
@@ -103,6 +103,14 @@ impl Bubblewrap {
     /// As of [`SandboxError`]; what bubblewrap said is in the detail.
     pub async fn prepare(&self, ground: &Ground, policy: &Policy) -> Result<Prepared, SandboxError> {
         let failed = |error| SandboxError::io(Stage::Launch, "arguments for bubblewrap", error);
+        // As root, bubblewrap would map the program's user to root itself.
+        let harmless = |identity: Identity| identity.uid != 0 && identity.gid != 0;
+        if rustix::process::geteuid().is_root() && !policy.identity.is_some_and(harmless) {
+            return Err(SandboxError::new(
+                Stage::Launch,
+                "a sandbox made by root needs a uid and a gid that are not root's",
+            ));
+        }
         // Where the service has no identity to change it also has no privilege to bind, and no folder that bubblewrap could not reach.
         let staged = policy.identity.is_some();
         let etc = std::fs::File::open(self.etc.path()).map_err(failed)?.into();

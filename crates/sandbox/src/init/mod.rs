@@ -161,10 +161,12 @@ fn serve(control: &OwnedFd) -> Result<(), Failure> {
     let io_counters = std::fs::File::open("/proc/self/io").ok();
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| Failure::new("dumpable", error))?;
-    crate::launcher::die_with(std::os::unix::process::parent_id())
+    let tree = Tree::adopt().map_err(|error| Failure::new("subreaper", error))?;
+    // The end of the channel tells it too when the service is gone, but not while it is stopped. Where its own end would not be
+    // everybody's, it has to live until it has killed the others.
+    rustix::process::set_parent_process_death_signal(tree.ends_with_us().then_some(rustix::process::Signal::KILL))
         .map_err(|error| Failure::new("parent-death-signal", error))?;
     let children = sys::child_signal_fd().map_err(|error| Failure::new("signals", error))?;
-    let tree = Tree::adopt().map_err(|error| Failure::new("subreaper", error))?;
     let lost = |error| Failure::new("control", error);
     channel::send(control.as_fd(), &Report::Ready, &[]).map_err(lost)?;
 

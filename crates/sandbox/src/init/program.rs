@@ -65,15 +65,16 @@ fn become_program(
         let variables = spec.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
         let env = variables.collect::<Result<Vec<_>, _>>().map_err(nul)?;
 
-        // The program alone, and before anything of it: its usage is its own, and the init can't be hit for it.
-        limits::enter(entrances).map_err(fail("cgroup"))?;
         rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         enter(Path::new(&spec.working_directory), Path::new(&spec.workspace)).map_err(fail(WORKING_DIRECTORY_STEP))?;
+        // The program alone, and before anything of it: its usage is its own, and the init can't be hit for it.
+        limits::enter(entrances).map_err(fail("cgroup"))?;
         spec.rlimits.apply().map_err(fail("rlimits"))?;
         rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("no-new-privs", error))?;
         if let Some(access) = &spec.access {
-            landlock::restrict(&rules(access)).map_err(|error| Failure::new("landlock", io::Error::other(error)))?;
+            let errno = |error: landlock::LandlockError| io::Error::from_raw_os_error(error.errno().unwrap_or(libc::EIO));
+            landlock::restrict(&rules(access)).map_err(|error| Failure::new("landlock", errno(error)))?;
         }
         sys::reset_signals();
         let high = fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD)).collect::<Result<Vec<_>, _>>();

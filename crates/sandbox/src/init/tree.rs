@@ -26,6 +26,11 @@ impl Tree {
         Ok(Self { own_namespace })
     }
 
+    /// Whether the kernel ends all of it when this process ends (pid_namespaces(7)).
+    pub fn ends_with_us(&self) -> bool {
+        self.own_namespace
+    }
+
     /// The pids of all processes in it.
     pub fn pids(&self) -> Vec<i32> {
         let numbers = std::fs::read_dir("/proc")

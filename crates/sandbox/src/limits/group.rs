@@ -31,7 +31,7 @@ pub struct CgroupUsage {
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// The cgroup of one execution. [`Cgroup::remove`] it after its last process ended; a drop tries once to do that.
+/// The cgroup of one execution. A drop kills what is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     shared: Arc<Shared>,
@@ -78,7 +78,7 @@ impl Cgroup {
     ///
     /// This is the slow way: the first such write after a pause waits for an RCU grace period (8 ms, at times 25 ms, on
     /// a small machine with Linux 6.18), because every fork and exit on the host is held off meanwhile. Where the process is ours
-    /// from its birth use [`Cgroup::entrances`] (version 1) or [`Cgroup::directory`] (version 2) instead.
+    /// from its birth use [`Cgroup::entrances`] instead.
     ///
     /// # Errors
     /// ESRCH if there is no such process; the error of opening or writing `cgroup.procs`. It may then have been moved in
@@ -92,7 +92,7 @@ impl Cgroup {
     /// that of the one who opened them, so a process that gave up its rights can use them. They are close-on-exec.
     ///
     /// In version 1 (`tasks`) this moves the calling thread only and waits for nothing: some 35 µs for four hierarchies. In
-    /// version 2 (`cgroup.procs`) it is as slow as [`Cgroup::attach`]; use [`Cgroup::directory`] there.
+    /// version 2 (`cgroup.procs`) it is as slow as [`Cgroup::attach`].
     ///
     /// # Errors
     /// That of opening them.
@@ -103,22 +103,6 @@ impl Cgroup {
         };
         let path = format!("{}/{name}", self.name);
         self.shared.hierarchies.iter().map(|hierarchy| file::open_to_write(hierarchy.directory(), &path)).collect()
-    }
-
-    /// Version 2: the group's folder, for `CLONE_INTO_CGROUP` of clone3(2) (Linux 5.7), by which a process is born in
-    /// the group. `None` in version 1 and where nothing can be used.
-    ///
-    /// # Errors
-    /// That of opening it.
-    pub fn directory(&self) -> io::Result<Option<OwnedFd>> {
-        match (self.shared.version, self.shared.hierarchies.first()) {
-            (Version::V2, Some(hierarchy)) => {
-                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-                let mode = rustix::fs::Mode::empty();
-                Ok(Some(rustix::fs::openat(hierarchy.directory(), &self.name, flags, mode)?))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// A source that tells when the kernel kills a process of the group for want of memory. `None` if memory is not
@@ -261,14 +245,22 @@ impl Cgroup {
 }
 
 impl Drop for Cgroup {
+    /// Kills what is still in it and removes it, on a thread that may block where there is a runtime that has some.
     fn drop(&mut self) {
         if self.removed {
             return;
         }
-        for hierarchy in &self.shared.hierarchies {
-            if let Err(error) = hierarchy.unmake(&self.name) {
-                tracing::warn!(group = %hierarchy.path.join(&self.name).display(), %error, "a cgroup stays");
+        self.removed = true;
+        let group = Cgroup::existing(Arc::clone(&self.shared), std::mem::take(&mut self.name));
+        let clear = move || {
+            let path = group.name.clone();
+            if let Err(error) = group.kill().and_then(|()| group.remove()) {
+                tracing::warn!("A cgroup stays: {path} ({error})");
             }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(clear)),
+            Err(_) => clear(),
         }
     }
 }

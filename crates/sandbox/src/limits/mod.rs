@@ -191,7 +191,7 @@ impl Cgroups {
     ///
     /// - memory: `memory_bytes`, no swap (`memory.limit_in_bytes` and `memory.memsw.limit_in_bytes`; `memory.max` and
     ///   `memory.swap.max`); in version 2 an execution out of memory is killed as a whole (`memory.oom.group`)
-    /// - processes and threads: `processes` and one for the sandbox's init (`pids.max`)
+    /// - processes and threads: `processes` (`pids.max`)
     /// - CPU: `cpu_cores`, at least 0.01, over periods of 100 ms (`cpu.cfs_quota_us`, `cpu.max`)
     ///
     /// Documentation/admin-guide/cgroup-v1/{memory,pids}.rst, Documentation/admin-guide/cgroup-v2.rst.

@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::filter::seccomp::Instruction;
 
@@ -18,7 +19,7 @@ pub enum Forked {
     Parent(i32),
 }
 
-/// How many threads this process has, from `/proc/self/status`.
+/// How many threads this process has, from `/proc/self/task`.
 fn thread_count() -> Option<usize> {
     std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
 }
@@ -26,9 +27,9 @@ fn thread_count() -> Option<usize> {
 /// fork(2) for single-threaded processes.
 ///
 /// # Errors
-/// The system call's own; `EINVAL` when the process has more than one thread.
+/// The system call's own; `EINVAL` unless the process is known to have one thread.
 pub fn fork() -> io::Result<Forked> {
-    if thread_count().is_some_and(|count| count > 1) {
+    if thread_count() != Some(1) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     // SAFETY: this process has one thread (checked above), so no lock can be held by another one and the
@@ -56,15 +57,19 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Takes ownership of a descriptor number that this process was started with; `None` if it is not open.
-///
-/// The caller must be the only one that ever takes this number.
+/// Takes ownership of a low descriptor number (0 to 63) that this process was started with; `None` if it is not open or was
+/// taken before.
 pub fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    let bit = u32::try_from(number).ok().and_then(|number| 1_u64.checked_shl(number))?;
+    if TAKEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        return None;
+    }
     // SAFETY: F_GETFD only asks about the number.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return None;
     }
-    // SAFETY: the descriptor is open, and by this function's contract nobody else owns it.
+    // SAFETY: the descriptor is open, it was there before anything of ours opened one, and it is taken once (above).
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -91,7 +96,7 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 }
 
 /// Gives up every supplementary group and becomes `uid`:`gid` for good (setgroups(2), setresgid(2), setresuid(2)).
-/// For single-threaded processes: the raw calls change only the calling thread.
+/// For the whole process: the C library changes all threads alike.
 ///
 /// # Errors
 /// The first failing system call's own.
