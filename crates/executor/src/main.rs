@@ -6,6 +6,7 @@ mod admission;
 mod cli;
 mod config;
 mod http;
+mod offload;
 mod pipeline;
 mod state;
 mod telemetry;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(code).unwrap_or(125));
     }
     sandbox::keep_little_memory();
+    raise_descriptor_limit();
     let matches = command().get_matches();
     match dispatch(&matches) {
         Ok(code) => ExitCode::from(code),
@@ -52,6 +54,13 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// An execution takes a dozen descriptors, and the usual soft limit is from the days of select(2) (getrlimit(2)).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
 }
 
 fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {

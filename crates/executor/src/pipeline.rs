@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::request::{ExecuteRequest, RequestedLimits};
 use crate::config::Config;
+use crate::offload::offload;
 use crate::workspace::{Workspace, Workspaces};
 
 const MIB: u64 = 1024 * 1024;
@@ -31,7 +32,7 @@ pub struct Executor {
     /// What sandboxes are made with.
     pub ground: Ground,
     /// The interpreters of this host, or why a language has none.
-    pub interpreters: HashMap<Language, Result<Interpreter, String>>,
+    pub interpreters: HashMap<Language, Result<Arc<Interpreter>, String>>,
     /// Where they work.
     pub workspaces: Workspaces,
     /// Bytes in one file.
@@ -40,6 +41,8 @@ pub struct Executor {
     pub stop: CancellationToken,
     /// When a sandbox last stood up.
     pub last_sandbox: Mutex<Option<Instant>>,
+    /// Held while it is being proved that sandboxes stand up.
+    pub proving: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Executor {
@@ -162,10 +165,10 @@ impl Executor {
         waited: Duration,
         live: Option<mpsc::Sender<Chunk>>,
     ) -> Result<Answer, Failed> {
-        let (id, language) = (request.execution_id.as_str(), request.language.name());
+        let language = request.language.name();
         let came = Instant::now();
         let interpreter = match self.interpreters.get(&request.language) {
-            Some(Ok(interpreter)) => interpreter,
+            Some(Ok(interpreter)) => Arc::clone(interpreter),
             Some(Err(reason)) => return Err(Failed::Language(reason.clone())),
             None => return Err(Failed::Language(format!("{language} is not there"))),
         };
@@ -174,23 +177,18 @@ impl Executor {
             identity: workspace.identity,
             workspace: Arc::clone(&workspace.folder),
             read_only: interpreter.folders.clone(),
+            files_bytes: (request.code.len() + request.event.get().len()) as u64 + MIB,
             limits: self.limits(&request.limits, request.timeout),
         };
         let prepared = self.isolation.prepare(&self.ground, &policy).await?;
-        let invocation = Invocation {
-            code: &request.code,
-            event: request.event.get(),
-            mode: request.mode,
-            execution_id: id,
-            stdin: &request.stdin,
-            env_vars: &request.env_vars,
-            working_directory: &request.working_directory,
-            timeout: request.timeout,
-            memory_bytes: policy.limits.memory_bytes,
-        };
-        let program = invocation
-            .program(interpreter, prepared.layout())
-            .map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
+        let (layout, memory_bytes) = (prepared.layout().clone(), policy.limits.memory_bytes);
+        let size = request.code.len() + request.event.get().len() + request.stdin.len();
+        let (request, program) = offload(size, move || {
+            let program = invocation(&request, memory_bytes).program(&interpreter, &layout);
+            (request, program)
+        })
+        .await;
+        let program = program.map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
         let startup = came.elapsed();
         let (outcome, remains) = match prepared.run(program, live, self.stop.cancelled()).await {
             Err(error) if error.stage == Stage::WorkingDirectory => return Err(Failed::WorkingDirectory(error.detail)),
@@ -199,7 +197,13 @@ impl Executor {
         if let Ok(mut last) = self.last_sandbox.lock() {
             *last = Some(Instant::now());
         }
-        let verdict = Verdict::new(request.language, &outcome, &policy.limits);
+        let size = [&outcome.stdout, &outcome.stderr, &outcome.result].iter().map(|captured| captured.kept.len()).sum();
+        let (outcome, verdict, stdout, stderr) = offload(size, move || {
+            let verdict = Verdict::new(request.language, &outcome, &policy.limits);
+            let (stdout, stderr) = (text(&outcome.stdout), text(&outcome.stderr));
+            (outcome, verdict, stdout, stderr)
+        })
+        .await;
         let duration_ms = milliseconds(outcome.duration);
         Ok(Answer {
             message: match verdict.status {
@@ -211,8 +215,8 @@ impl Executor {
             status: verdict.status,
             exit_code: verdict.exit_code,
             signal: verdict.signal,
-            stdout: text(&outcome.stdout),
-            stderr: text(&outcome.stderr),
+            stdout,
+            stderr,
             stdout_truncated: outcome.stdout.truncated(),
             stderr_truncated: outcome.stderr.truncated(),
             return_value: verdict.return_value,
@@ -231,6 +235,19 @@ impl Executor {
             session_id: request.session_id,
             leftovers: Leftovers { _remains: remains, _workspace: workspace },
         })
+    }
+
+    /// That sandboxes stand up: one did lately, or does now. However many ask at once, one program runs.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn proof(&self, config: &Config, lasts: Duration) -> Result<(), String> {
+        let proved = || self.last_sandbox.lock().is_ok_and(|last| last.is_some_and(|last| last.elapsed() < lasts));
+        if proved() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.proving.lock().await;
+        if proved() { Ok(()) } else { self.probe(config).await }
     }
 
     /// Runs a real program in a real sandbox.
@@ -276,6 +293,20 @@ fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequ
         working_directory: String::new(),
         mode: runtime::Mode::Script,
         limits: crate::admission::request::Ceilings::of(config).limits,
+    }
+}
+
+fn invocation(request: &ExecuteRequest, memory_bytes: u64) -> Invocation<'_> {
+    Invocation {
+        code: &request.code,
+        event: request.event.get(),
+        mode: request.mode,
+        execution_id: &request.execution_id,
+        stdin: &request.stdin,
+        env_vars: &request.env_vars,
+        working_directory: &request.working_directory,
+        timeout: request.timeout,
+        memory_bytes,
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Interpreter {
     pub path: PathBuf,
     /// Its version, for example `3.11.2`.
     pub version: String,
-    /// Folders outside `/usr` that it needs.
+    /// Folders and files outside `/usr` that it needs.
     pub folders: Vec<PathBuf>,
     /// Its language's bootstrap, made ready for this very interpreter.
     pub(crate) bootstrap: Vec<u8>,
@@ -83,22 +83,22 @@ impl Interpreter {
                 NotUsable::NotFound(language.name(), language.places().join(", "), language.variable())
             })?,
         };
-        let fail = |detail: String| NotUsable::DoesNotRun { path: path.clone(), detail };
+        let shown = path.clone();
+        let fail = |detail: String| NotUsable::DoesNotRun { path: shown.clone(), detail };
         let answer = ask(&path, language.question()).map_err(|error| fail(error.to_string()))?;
         let mut lines = answer.lines();
         let version = lines.next().filter(|line| !line.is_empty()).ok_or_else(|| fail("it told no version".into()))?;
         let version = version.split('(').next().unwrap_or(version).to_owned();
         let real = std::fs::canonicalize(&path).map_err(|error| fail(error.to_string()))?;
-        // An installation has its libraries beside the folder of its program.
-        let home = real.parent().map(|bin| if bin.ends_with("bin") { bin.parent().unwrap_or(bin) } else { bin });
-        let link_home = path.parent().and_then(Path::parent);
-        let mut folders: Vec<PathBuf> =
-            lines.map(PathBuf::from).chain([home, link_home].into_iter().flatten().map(Path::to_owned)).collect();
-        folders.sort();
-        folders.dedup();
-        folders.retain(|folder| folder.is_absolute() && folder.parent().is_some() && !folder.starts_with("/usr"));
-        let outer = folders.clone();
-        folders.retain(|folder| !outer.iter().any(|other| folder != other && folder.starts_with(other)));
+        let mut homes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
+        homes.extend(home_of(&real));
+        let folders = parts_outside_usr(homes);
+        // A program or a link that lies in no installation is not shown, whatever else is in its folder: what it leads to is.
+        let system = ["/usr", "/bin", "/sbin"].map(PathBuf::from);
+        let visible = |program: &Path| system.iter().chain(&folders).any(|part| program.starts_with(part));
+        let Some(path) = [&path, &real].into_iter().find(|program| visible(program)).cloned() else {
+            return Err(fail("it has to lie in the folder `bin` of an installation".into()));
+        };
         let bootstrap = match language {
             Language::Python => python::compile_bootstrap(&path).map_err(|error| fail(error.to_string()))?,
             Language::Javascript => javascript::BOOTSTRAP.into(),
@@ -115,6 +115,21 @@ impl Interpreter {
             _ => STANDARD.to_owned(),
         }
     }
+}
+
+/// The installation that a program in a folder `bin` belongs to.
+fn home_of(program: &Path) -> Option<PathBuf> {
+    program.parent().filter(|folder| folder.ends_with("bin")).and_then(Path::parent).map(Path::to_owned)
+}
+
+/// What an installation is made of, where it is not part of the system: never the whole folder, which may be somebody's home.
+fn parts_outside_usr(mut homes: Vec<PathBuf>) -> Vec<PathBuf> {
+    const PARTS: [&str; 5] = ["bin", "include", "lib", "lib64", "pyvenv.cfg"];
+    homes.sort();
+    homes.dedup();
+    homes.retain(|home| home.is_absolute() && home.parent().is_some() && !home.starts_with("/usr"));
+    let parts = homes.iter().flat_map(|home| PARTS.map(|part| home.join(part)));
+    parts.filter(|part| part.exists()).collect()
 }
 
 fn ask(path: &Path, question: &[&str]) -> io::Result<String> {
@@ -144,9 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn of_somebodys_home_only_an_installation_is_shown() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join(".local/bin")).unwrap();
+        std::fs::create_dir_all(home.path().join(".local/share/secret")).unwrap();
+        let link = home.path().join("bash");
+        std::os::unix::fs::symlink("/usr/bin/bash", &link).unwrap();
+        let shell = Interpreter::find(Language::Shell, Some(&link)).unwrap();
+        assert_eq!((shell.path.as_path(), shell.folders.len()), (Path::new("/usr/bin/bash"), 0));
+        let copy = home.path().join("bash-of-its-own");
+        std::fs::copy("/usr/bin/bash", &copy).unwrap();
+        let error = Interpreter::find(Language::Shell, Some(&copy)).unwrap_err();
+        assert!(error.to_string().contains("bin"), "{error}");
+    }
+
+    #[test]
     fn a_standard_interpreter_needs_no_folder_beside_usr() {
         let shell = Interpreter::find(Language::Shell, None).unwrap();
-        assert!(shell.folders.iter().all(|folder| !folder.starts_with("/usr")));
+        assert!(shell.folders.is_empty(), "{:?}", shell.folders);
         assert_eq!(shell.search_path(), "/usr/local/bin:/usr/bin:/bin");
     }
 }

@@ -121,6 +121,6 @@ impl Invocation<'_> {
             deadline_ns: (now + self.timeout).as_nanos().to_string(),
         };
         let parts = protocol::request(&header, self.code, self.event)?;
-        channel::sealed("request", &parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        channel::sealed("request", &parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 }

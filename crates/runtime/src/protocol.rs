@@ -23,15 +23,13 @@
 //! exit code, signal, times and memory come from the kernel. For shell there is no bootstrap: what the script itself
 //! writes to descriptor 3 is its return value, without a frame.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::json;
 
-/// Number of the result channel.
-pub const RESULT_FD: i32 = 3;
-/// Number of the request.
-pub const REQUEST_FD: i32 = 4;
 /// Most bytes of JSON that a return value may have.
 pub const MAX_RETURN_BYTES: usize = 10 * 1024 * 1024;
 /// What to keep of the result channel so that a value one byte too long is seen as such.
@@ -60,13 +58,13 @@ pub struct Header<'a> {
 ///
 /// # Errors
 /// When a section is longer than 4 GiB.
-pub fn request(header: &Header<'_>, code: &str, event: &str) -> std::io::Result<Vec<Vec<u8>>> {
-    let header = serde_json::to_vec(header)?;
-    let mut parts = vec![REQUEST_MAGIC.to_vec()];
-    for section in [&header[..], code.as_bytes(), event.as_bytes()] {
+pub fn request<'a>(header: &Header<'_>, code: &'a str, event: &'a str) -> std::io::Result<Vec<Cow<'a, [u8]>>> {
+    let mut parts = vec![Cow::Borrowed(&REQUEST_MAGIC[..])];
+    for section in [serde_json::to_vec(header)?.into(), code.as_bytes().into(), event.as_bytes().into()] {
+        let section: Cow<'a, [u8]> = section;
         let length = u32::try_from(section.len()).map_err(std::io::Error::other)?;
-        parts.push(length.to_le_bytes().to_vec());
-        parts.push(section.to_vec());
+        parts.push(length.to_le_bytes().to_vec().into());
+        parts.push(section);
     }
     Ok(parts)
 }

@@ -1,6 +1,5 @@
 //! Failures of ours: the sandbox could not be set up or kept. What a program did is never one (see [`crate::outcome`]).
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 
@@ -36,34 +35,46 @@ impl fmt::Display for Stage {
 
 /// A failure of the sandbox: at which stage, what was seen, and what caused it.
 #[derive(Debug, thiserror::Error)]
-#[error("{stage} failed: {detail}")]
 pub struct SandboxError {
     /// Where it happened.
     pub stage: Stage,
     /// What was seen, for the log and for an operator.
     pub detail: String,
-    /// The underlying cause.
-    #[source]
-    pub source: Option<Box<dyn Error + Send + Sync>>,
+    /// The system call's own word, part of what is displayed.
+    pub cause: Option<io::Error>,
+}
+
+impl fmt::Display for SandboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed: {}", self.stage, self.detail)?;
+        self.cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
 }
 
 impl SandboxError {
     /// A failure with an explanation and no deeper cause.
     pub fn new(stage: Stage, detail: impl Into<String>) -> Self {
-        Self { stage, detail: detail.into(), source: None }
+        Self { stage, detail: detail.into(), cause: None }
     }
 
     /// A failed system call.
-    pub fn io(stage: Stage, detail: impl fmt::Display, source: io::Error) -> Self {
-        Self { stage, detail: format!("{detail}: {source}"), source: Some(Box::new(source)) }
+    pub fn io(stage: Stage, detail: impl fmt::Display, cause: io::Error) -> Self {
+        Self { stage, detail: detail.to_string(), cause: Some(cause) }
     }
-}
 
-impl SandboxError {
     /// A step that failed in a child of ours.
     pub(crate) fn failure(stage: Stage, failure: &crate::init::Failure) -> Self {
-        let stage = if failure.stage == crate::init::WORKING_DIRECTORY_STEP { Stage::WorkingDirectory } else { stage };
         let item = failure.index.map(|index| format!(" (item {index})")).unwrap_or_default();
-        Self::io(stage, format_args!("{}{item}", failure.stage), io::Error::from_raw_os_error(failure.errno))
+        let cause = io::Error::from_raw_os_error(failure.errno);
+        if failure.stage != crate::init::WORKING_DIRECTORY_STEP {
+            return Self::io(stage, format_args!("{}{item}", failure.stage), cause);
+        }
+        match failure.errno {
+            libc::EXDEV => Self::new(Stage::WorkingDirectory, "it leads out of the workspace over a link"),
+            libc::EACCES | libc::EEXIST | libc::ELOOP | libc::ENAMETOOLONG | libc::ENOENT | libc::ENOTDIR => {
+                Self::io(Stage::WorkingDirectory, "it can't be entered", cause)
+            }
+            _ => Self::io(stage, &failure.stage, cause),
+        }
     }
 }

@@ -47,6 +47,8 @@ pub struct Policy {
     pub workspace: Arc<OwnedFd>,
     /// Folders beside `/usr` that hold interpreters.
     pub read_only: Vec<ReadOnlyFolder>,
+    /// Room for files of ours beside the workspace, bytes: code, event, bootstrap.
+    pub files_bytes: u64,
     /// What it may use.
     pub limits: Limits,
 }

@@ -22,6 +22,9 @@ use crate::running::{Layout, Prepared, ProcessTree};
 /// How long a sandbox may take to stand up before that counts as a failure.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// What may be wrong when nothing was said.
+const SILENT: &str = "it ended without a word: is a limit of the service too low (ulimit -n, ulimit -u)?";
+
 /// What all sandboxes of a service are made with.
 #[derive(Clone)]
 pub struct Ground {
@@ -126,7 +129,7 @@ async fn ready(control: &AsyncChannel, diagnostics: Capture) -> Result<rustix::p
         Ok(None) => {
             let said =
                 String::from_utf8_lossy(&diagnostics.finish(Duration::from_secs(1)).await.kept).trim().to_owned();
-            let said = if said.is_empty() { "it ended without a word".to_owned() } else { said };
+            let said = if said.is_empty() { SILENT.to_owned() } else { said };
             Err(SandboxError::new(Stage::Namespaces, said))
         }
         Err(error) => Err(SandboxError::io(Stage::Namespaces, "waiting for the sandbox", error)),

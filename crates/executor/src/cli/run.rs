@@ -12,6 +12,7 @@ use runtime::verdict::{Kind, Status};
 use sandbox::capture::{Chunk, Stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::serve;
@@ -71,11 +72,14 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
     let (sender, receiver) = mpsc::channel(16);
     let printer = tokio::spawn(print(receiver));
     let stop = executor.stop.clone();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         // Ended in order, so that nothing of it stays behind.
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stop.cancel();
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
+        stop.cancel();
     });
     let answer = executor.execute_in(workspace, request, Duration::ZERO, Some(sender)).await;
     printer.await.ok();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use runtime::{Interpreter, Language};
+use rustix::process::{Resource, getrlimit};
 use sandbox::bubblewrap::Bubblewrap;
 use sandbox::limits::Cgroups;
 use sandbox::prepare::Ground;
@@ -21,6 +22,10 @@ use crate::state::State;
 use crate::telemetry::log::LogHandle;
 use crate::workspace::{Uids, Workspaces};
 
+/// How long clients have to take the last answers.
+const LAST_ANSWERS: Duration = Duration::from_millis(700);
+/// Descriptors that one execution takes while it runs, with room for its connection.
+const DESCRIPTORS_EACH: u64 = 16;
 /// Exit status after a signal to stop: 128 + SIGTERM.
 const STOPPED: u8 = 143;
 
@@ -29,16 +34,17 @@ const STOPPED: u8 = 143;
 /// # Errors
 /// Whatever makes it impossible to run code here, with the fix.
 pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
-    let launcher = Launcher::start().context("the launcher process can't be started")?;
+    // Before the launcher: version 2 can't be set up with another process in the service's own group.
     let cgroups = Cgroups::detect(instance);
+    let launcher = Launcher::start().context("the launcher process can't be started")?;
     cgroups.sweep().ok();
     for sentence in cgroups.unavailable() {
         tracing::warn!("Limit not enforced: {sentence}");
     }
-    let preferred = u32::from_str_radix(instance, 16).unwrap_or_default();
-    let is_root = rustix::process::geteuid().is_root() && config.isolation != Wanted::None;
-    let uids = is_root.then(|| Uids::claim(preferred).map(Arc::new)).transpose().context("host uids for sandboxes")?;
     let path = &config.workspace_path;
+    let is_root = rustix::process::geteuid().is_root() && config.isolation != Wanted::None;
+    let uids = is_root.then(|| Uids::claim_for(path, instance).map(Arc::new)).transpose();
+    let uids = uids.context("Host uids for sandboxes")?;
     let workspaces = Workspaces::open(path, instance, uids).map_err(|error| {
         let path = path.display();
         anyhow::anyhow!(
@@ -61,7 +67,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         if let Err(error) = &found {
             tracing::warn!("No {}: {error}", language.name());
         }
-        interpreters.insert(language, found.map_err(|error| error.to_string()));
+        interpreters.insert(language, found.map(Arc::new).map_err(|error| error.to_string()));
     }
     Ok(Executor {
         isolation,
@@ -71,6 +77,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,
         stop: CancellationToken::new(),
         last_sandbox: Mutex::new(None),
+        proving: tokio::sync::Mutex::default(),
     })
 }
 
@@ -114,6 +121,7 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
     let listener = TcpListener::bind((config.host, config.port)).await.with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;
+    warn_of_what_is_scarce(&config);
     let address = listener.local_addr()?;
     tracing::info!("Isolation: {} {}", executor.isolation.name(), executor.isolation.version().unwrap_or_default());
     tracing::info!("Listening on http://{address}");
@@ -146,10 +154,27 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
     executor.stop.cancel();
     finished_within(&service, Duration::from_secs(1)).await;
     stop_accepting.cancel();
-    tokio::time::timeout(Duration::from_millis(300), server).await.ok();
+    tokio::time::timeout(LAST_ANSWERS, server).await.ok();
     drop((service, executor));
     log.flush();
     Ok(STOPPED)
+}
+
+fn warn_of_what_is_scarce(config: &Config) {
+    let needed = 64 + DESCRIPTORS_EACH * config.max_concurrent_executions as u64;
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if descriptors < needed {
+        tracing::warn!(
+            "Too few open files are allowed for MAX_CONCURRENT_EXECUTIONS = {}: {descriptors}, {needed} are needed \
+             (ulimit -n {needed}, or LimitNOFILE= of the unit)",
+            config.max_concurrent_executions
+        );
+    }
+    if config.control_plane_url.is_some() {
+        tracing::warn!(
+            "CONTROL_PLANE_URL is set, but this version reports nothing yet: only doctor looks whether it answers"
+        );
+    }
 }
 
 async fn finished_within(service: &http::Service, time: Duration) {

@@ -1,5 +1,6 @@
 //! The HTTP service: who may ask, what a body may be, and the routes.
 
+mod answer;
 pub mod problem;
 mod routes;
 pub mod server;

@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::answer;
 use super::problem::{Answer, Problem};
 use crate::admission::queue::{Queue, Refused};
 use crate::admission::request::{self, Ceilings, ExecuteRequest, Violation, is_id};
 use crate::config::{Config, HostRule};
-use crate::pipeline::{Executor, Failed};
+use crate::offload::offload;
+use crate::pipeline::{self, Executor, Failed};
 use crate::workspace::random;
 
 /// Longest pause within a body.
@@ -35,10 +37,10 @@ const PROOF_LASTS: Duration = Duration::from_secs(10);
 const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long clearing away waits, so that it does not take the CPU from sending the answer.
 const ANSWER_FIRST: Duration = Duration::from_millis(2);
-/// Parsing more than this takes longer than switching to another thread.
-const LARGE_BODY_BYTES: usize = 256 * KIB;
-/// Bodies are counted in this unit.
+/// Bodies and answers are counted in this unit.
 const KIB: usize = 1024;
+/// What answers may hold that clients have not taken yet.
+const ANSWERS_KIB: usize = 512 * 1024;
 
 /// The service as the routes see it.
 pub struct Service {
@@ -51,6 +53,7 @@ pub struct Service {
     ceilings: Ceilings,
     host_rule: HostRule,
     bodies: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -64,6 +67,7 @@ impl Service {
             ceilings: Ceilings::of(&config),
             host_rule: config.host_rule(),
             bodies: Arc::new(Semaphore::new(bodies.min(Semaphore::MAX_PERMITS))),
+            answers: Arc::new(Semaphore::new(ANSWERS_KIB)),
             started: Instant::now(),
             queue,
             executor,
@@ -203,11 +207,10 @@ async fn unhealthy(service: &Service) -> Option<String> {
         Ok(_) => {}
         Err(error) => return Some(format!("the workspace's disk can't be asked for its room: {error}")),
     }
-    let last = executor.last_sandbox.lock().ok().and_then(|last| *last);
-    if last.is_some_and(|last| last.elapsed() < PROOF_LASTS) {
-        return None;
-    }
-    executor.probe(&service.config).await.err()
+    // In a task of its own: a client that goes away must not leave a sandbox half made.
+    let (executor, config) = (Arc::clone(executor), service.config.clone());
+    let proof = tokio::spawn(async move { executor.proof(&config, PROOF_LASTS).await });
+    proof.await.unwrap_or_else(|error| Err(error.to_string())).err()
 }
 
 async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
@@ -261,56 +264,65 @@ async fn execute(State(service): State<Arc<Service>>, request: Request) -> Resul
         Refused::Full => Problem::QueueFull,
         Refused::Closed => Problem::ShuttingDown,
     })?;
-    let executor = Arc::clone(&service.executor);
+    let execution_id = parsed.execution_id.clone();
     // A task of its own: what has started ends in order, also when the client does not wait for it.
     let run = tokio::spawn(async move {
-        let answer = executor.execute(parsed, slot.waited).await;
+        let answer = service.executor.execute(parsed, slot.waited).await;
+        let response = match answer {
+            Ok(answer) => Ok(respond(&service, answer).await),
+            Err(failed) => Err(problem_of(&failed, &request_id, &execution_id)),
+        };
         drop((slot, held));
-        answer
+        response
     });
-    match run.await {
-        Ok(Ok(answer)) if answer.status == runtime::verdict::Status::Cancelled => Err(Problem::ShuttingDown),
-        Ok(Ok(answer)) => {
-            let response = Json(&answer).into_response();
-            tokio::spawn(async move {
-                tokio::time::sleep(ANSWER_FIRST).await;
-                drop(answer.leftovers);
-            });
-            Ok(response)
-        }
-        Ok(Err(failed)) => Err(problem_of(&failed, &request_id)),
-        Err(error) => {
-            tracing::error!(request_id, "Execution ended in a fault of ours: {error}");
-            Err(Problem::Internal)
-        }
-    }
+    run.await.unwrap_or_else(|error| {
+        tracing::error!("Execution ended in a fault of ours: {error}");
+        Err(Problem::Internal)
+    })
 }
 
-/// Large bodies are parsed where nobody else has to wait for it.
+/// The response that holds its share of the memory for answers. The slot is kept until there is some.
+async fn respond(service: &Service, answer: pipeline::Answer) -> Response {
+    if answer.status == runtime::verdict::Status::Cancelled {
+        return Problem::ShuttingDown.into_response();
+    }
+    let size =
+        answer.stdout.len() + answer.stderr.len() + answer.return_value.as_ref().map_or(0, |value| value.get().len());
+    let (bytes, leftovers) = offload(size, move || (serde_json::to_vec(&answer), answer.leftovers)).await;
+    tokio::spawn(async move {
+        tokio::time::sleep(ANSWER_FIRST).await;
+        drop(leftovers);
+    });
+    let Ok(bytes) = bytes else { return Problem::Internal.into_response() };
+    let share = (bytes.len() / KIB).min(ANSWERS_KIB) as u32;
+    let held = Arc::clone(&service.answers).acquire_many_owned(share).await.ok();
+    answer::json(bytes, held)
+}
+
 async fn parse(service: &Arc<Service>, body: BytesMut) -> Result<ExecuteRequest, Problem> {
-    if body.len() <= LARGE_BODY_BYTES {
-        return request::parse(&body, &service.ceilings).map_err(Problem::Validation);
-    }
     let service = Arc::clone(service);
-    let parsed = tokio::task::spawn_blocking(move || request::parse(&body, &service.ceilings)).await;
-    parsed.map_err(|_| Problem::Internal)?.map_err(Problem::Validation)
+    offload(body.len(), move || request::parse(&body, &service.ceilings)).await.map_err(Problem::Validation)
 }
 
-fn problem_of(failed: &Failed, request_id: &str) -> Problem {
-    match failed {
-        Failed::Language(reason) => return Problem::Validation(vec![Violation::new("language", reason)]),
-        Failed::WorkingDirectory(reason) => {
-            return Problem::Validation(vec![Violation::new("working_directory", reason)]);
-        }
-        _ => tracing::error!(request_id, "Isolation setup failed: {failed}"),
-    }
-    match failed {
-        Failed::Workspace(error) if error.kind() == std::io::ErrorKind::StorageFull => Problem::InsufficientStorage,
-        Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces) => {
+/// What the caller gets to know; the log gets the rest under the request's id.
+fn problem_of(failed: &Failed, request_id: &str, execution_id: &str) -> Problem {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let problem = match failed {
+        Failed::Language(reason) => Problem::Validation(vec![Violation::new("language", reason)]),
+        Failed::WorkingDirectory(reason) => Problem::Validation(vec![Violation::new("working_directory", reason)]),
+        Failed::Workspace(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => Problem::InsufficientStorage,
+        Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
             Problem::IsolationUnavailable("the sandbox could not be set up".into())
         }
-        _ => Problem::Internal,
-    }
+        Failed::Workspace(_) | Failed::Sandbox(_) => Problem::Internal,
+    };
+    let what = match problem {
+        Problem::Validation(_) => return problem,
+        Problem::IsolationUnavailable(_) => "Isolation setup failed",
+        _ => "Execution could not be run",
+    };
+    tracing::error!(request_id, execution_id, "{what}: {failed} (execution: {execution_id}, request: {request_id})");
+    problem
 }
 
 /// Reads a body within bounds of size and time; what it takes of the memory for bodies is held until dropped.
@@ -340,9 +352,8 @@ async fn read_body(service: &Service, request: Request) -> Result<(BytesMut, Vec
             return Err(Problem::PayloadTooLarge(most));
         }
         bytes.extend_from_slice(&data);
-        // Small bodies are not worth counting.
         let counted: usize = held.iter().map(OwnedSemaphorePermit::num_permits).sum();
-        let missing = (bytes.len() / KIB).saturating_sub(counted + 1024);
+        let missing = (bytes.len() / KIB).saturating_sub(counted);
         if missing > 0 {
             let permits =
                 Arc::clone(&service.bodies).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));

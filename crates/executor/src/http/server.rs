@@ -6,21 +6,31 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long a request's head may take, and how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 8192;
+/// Most connections at a time; more wait to be accepted.
+const MAX_CONNECTIONS: u64 = 8192;
+/// How long a client may take nothing of an answer.
+const WRITE_PAUSE: Duration = Duration::from_secs(30);
 
-/// Serves until `stop`.
+/// Serves until `stop`, and then until every answer that is under way is out.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    // Executions need most of the descriptors.
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let places = (descriptors / 4).clamp(16, MAX_CONNECTIONS);
+    let places = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(Semaphore::MAX_PERMITS)));
+    let connections = TaskTracker::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
         let stream = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -33,7 +43,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         stream.set_nodelay(true).ok();
         let (router, stop) = (router.clone(), stop.clone());
-        tokio::spawn(async move {
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(WRITE_PAUSE));
+        let stream = Box::pin(stream);
+        connections.spawn(async move {
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
             let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -48,4 +61,6 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             drop(place);
         });
     }
+    connections.close();
+    connections.wait().await;
 }

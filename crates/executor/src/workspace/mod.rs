@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use sandbox::policy::Identity;
 
 pub use uids::Uids;
@@ -80,7 +80,7 @@ impl Workspaces {
     pub fn check_writable(&self) -> io::Result<()> {
         let name = format!("{}check-{:016x}", self.private_prefix(), random());
         rustix::fs::mkdirat(&self.root, &name, Mode::RWXU)?;
-        rustix::fs::unlinkat(&self.root, &name, rustix::fs::AtFlags::REMOVEDIR)?;
+        rustix::fs::unlinkat(&self.root, &name, AtFlags::REMOVEDIR)?;
         Ok(())
     }
 
@@ -98,12 +98,21 @@ impl Workspaces {
     /// # Errors
     /// As the system said; `PermissionDenied` when what is there is not ours.
     pub fn session(&self, session_id: &str) -> io::Result<Workspace> {
-        let (folder, owner) = self.folder(session_id, || self.uids.as_ref().map(|uids| uids.for_session()))?;
+        let folder = match self.open_folder(session_id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_session(session_id)?,
+            opened => opened?,
+        };
+        let owner = rustix::fs::fstat(&folder)?.st_uid;
         let identity = match (&self.uids, owner) {
             (None, owner) if owner == rustix::process::geteuid().as_raw() => None,
             (Some(uids), owner) if uids.is_for_sessions(owner) => Some(Identity { uid: owner, gid: owner }),
             _ => {
-                let message = format!("{} belongs to uid {owner}, not to us", self.path.join(session_id).display());
+                let path = self.path.join(session_id);
+                let message = format!(
+                    "{} belongs to uid {owner}, which is none of this service's: it was made under another STATE_PATH or by \
+                     another user; remove it, or give the service its STATE_PATH back",
+                    path.display()
+                );
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
             }
         };
@@ -121,31 +130,51 @@ impl Workspaces {
             None => None,
         };
         let private = Private { path: self.path.join(&name), uid: self.uids.clone().zip(uid) };
-        let (folder, _) = self.folder(&name, || uid.map(Some))?;
+        let folder = self.make_folder(&name, uid)?;
         let identity = uid.map(|uid| Identity { uid, gid: uid });
         Ok(Workspace { folder: Arc::new(folder), identity, _private: Some(private) })
     }
 
-    /// The folder of this name and its owner; a new one is given to the owner that `new_owner` names.
-    fn folder(&self, name: &str, new_owner: impl FnOnce() -> Option<Option<u32>>) -> io::Result<(OwnedFd, u32)> {
-        let made = match rustix::fs::mkdirat(&self.root, name, Mode::RWXU) {
-            Ok(()) => true,
-            Err(rustix::io::Errno::EXIST) => false,
-            Err(error) => return Err(error.into()),
-        };
+    fn open_folder(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&self.root, name, flags, Mode::empty())?;
-        if made && let Some(owner) = new_owner() {
-            let owner = owner.ok_or_else(no_uid_left)?;
-            if rustix::fs::fstat(&folder)?.st_uid != rustix::process::geteuid().as_raw() {
-                // Somebody who may write to the root put another one in its place.
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
+        Ok(rustix::fs::openat(&self.root, name, flags, Mode::empty())?)
+    }
+
+    /// Makes a folder and gives it to its owner.
+    fn make_folder(&self, name: &str, owner: Option<u32>) -> io::Result<OwnedFd> {
+        rustix::fs::mkdirat(&self.root, name, Mode::RWXU)?;
+        let folder = self.open_folder(name)?;
+        if rustix::fs::fstat(&folder)?.st_uid != rustix::process::geteuid().as_raw() {
+            // Somebody who may write to the root put another one in its place.
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if let Some(owner) = owner {
             let (uid, gid) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(owner));
             rustix::fs::fchown(&folder, Some(uid), Some(gid))?;
         }
-        let owner = rustix::fs::fstat(&folder)?.st_uid;
-        Ok((folder, owner))
+        Ok(folder)
+    }
+
+    /// A new session's folder. It gets its name when it has its owner, so that nobody ever finds it half made.
+    fn make_session(&self, session_id: &str) -> io::Result<OwnedFd> {
+        let uid = match &self.uids {
+            Some(uids) => Some(uids.for_session().ok_or_else(no_uid_left)?),
+            None => None,
+        };
+        let unnamed = format!("{}new-{:016x}", self.private_prefix(), random());
+        let made = self.make_folder(&unnamed, uid).and_then(|folder| {
+            let flags = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(&self.root, &unnamed, &self.root, session_id, flags)?;
+            Ok(folder)
+        });
+        made.or_else(|error| {
+            rustix::fs::unlinkat(&self.root, &unnamed, AtFlags::REMOVEDIR).ok();
+            if let (Some(uids), Some(uid)) = (&self.uids, uid) {
+                uids.free(uid);
+            }
+            // Another request of the session was first.
+            if error.kind() == io::ErrorKind::AlreadyExists { self.open_folder(session_id) } else { Err(error) }
+        })
     }
 }
 
@@ -159,7 +188,7 @@ impl Workspace {
         let state = rustix::fs::fstat(&folder)?;
         let identity =
             rustix::process::geteuid().is_root().then_some(Identity { uid: state.st_uid, gid: state.st_gid });
-        if identity.is_some_and(|identity| identity.uid == 0) {
+        if identity.is_some_and(|identity| identity.uid == 0 || identity.gid == 0) {
             let message = "belongs to root, and nothing in a sandbox ever runs as root: chown it to another user first";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
@@ -186,7 +215,9 @@ impl Drop for Private {
 }
 
 fn no_uid_left() -> io::Error {
-    io::Error::other("all host uids of this service are in use")
+    io::Error::other(
+        "all host uids of this service are in use: remove sessions, or map more uids into its user namespace",
+    )
 }
 
 /// A number nobody can guess, from getrandom(2).

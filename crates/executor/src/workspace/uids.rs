@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Mutex;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -16,6 +18,8 @@ const BLOCK: u32 = 65_536;
 /// Where blocks lie when all uids are there: far from users, containers' subordinate ids (100000 and up) and 2^31.
 const FIRST: u32 = 0x4000_0000;
 const BLOCKS: u32 = 8_192;
+/// A smaller one would not do for a service.
+const SMALLEST_BLOCK: u32 = 64;
 
 /// The uids of this service.
 #[derive(Debug)]
@@ -28,12 +32,31 @@ pub struct Uids {
 }
 
 impl Uids {
+    /// Claims a block for a service whose workspaces lie in this folder: the one that its sessions already have uids of, where
+    /// there are some, otherwise one that the instance's name picks.
+    ///
+    /// # Errors
+    /// As of [`Self::claim`].
+    pub fn claim_for(workspaces: &Path, instance: &str) -> io::Result<Self> {
+        let (first, size, count) = area(&uid_map());
+        let owners = std::fs::read_dir(workspaces).into_iter().flatten().flatten();
+        let owners = owners.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.uid());
+        let used = owners.filter_map(|uid| uid.checked_sub(first)?.checked_div(size)).find(|block| *block < count);
+        Self::claim(used.unwrap_or_else(|| u32::from_str_radix(instance, 16).unwrap_or_default()))
+    }
+
     /// Claims a block, the one of this number if it is free, else one after it.
     ///
     /// # Errors
     /// No block is free, or the kernel's own.
-    pub fn claim(preferred: u32) -> io::Result<Self> {
-        let (first, size, count) = area(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
+    fn claim(preferred: u32) -> io::Result<Self> {
+        let (first, size, count) = area(&uid_map());
+        if size < SMALLEST_BLOCK {
+            return Err(io::Error::other(format!(
+                "this user namespace maps too few uids (blocks of {size}, {SMALLEST_BLOCK} are needed): run the service as an \
+                 ordinary user, or map 65536 (subuid(5))"
+            )));
+        }
         for number in 0..count {
             let base = first + (preferred.wrapping_add(number) % count) * size;
             let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -85,6 +108,10 @@ impl Uids {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
         self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn uid_map() -> String {
+    std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
 }
 
 /// First uid, size and number of blocks that this user namespace has room for (user_namespaces(7)).

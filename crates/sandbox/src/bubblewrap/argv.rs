@@ -9,8 +9,6 @@ use crate::policy::Policy;
 
 /// User and group id of the program as it sees itself.
 const INNER_ID: u32 = 1000;
-/// Room for files of ours: the code and the event of a shell execution, a bootstrap.
-const FILES_BYTES: u64 = 192 * 1024 * 1024;
 /// The workspace inside.
 pub const WORKSPACE: &str = "/workspace";
 /// The folder for files of ours inside.
@@ -118,7 +116,7 @@ pub fn arguments(policy: &Policy, host: &HostFiles, workspace: &str, etc: &str) 
     }
     push(&["--perms", "1777", "--size", &memory, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]);
     push(&["--perms", "1777", "--size", &memory, "--tmpfs", "/tmp"]);
-    push(&["--perms", "0755", "--size", &FILES_BYTES.to_string(), "--tmpfs", FILES]);
+    push(&["--perms", "0755", "--size", &policy.files_bytes.to_string(), "--tmpfs", FILES]);
     push(&["--bind", workspace, WORKSPACE, "--chdir", WORKSPACE, "--remount-ro", "/"]);
     argv
 }
@@ -151,6 +149,7 @@ mod tests {
             identity: Some(Identity { uid: 7, gid: 7 }),
             workspace: Arc::new(std::fs::File::open("/").unwrap().into()),
             read_only: read_only.iter().map(PathBuf::from).collect(),
+            files_bytes: 1_048_576,
             limits: Limits {
                 timeout: Duration::from_secs(1),
                 memory_bytes: 512 * 1024 * 1024,

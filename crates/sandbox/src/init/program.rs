@@ -73,7 +73,8 @@ fn become_program(
         spec.rlimits.apply().map_err(fail("rlimits"))?;
         rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("no-new-privs", error))?;
         if let Some(access) = &spec.access {
-            let errno = |error: landlock::LandlockError| io::Error::from_raw_os_error(error.errno().unwrap_or(libc::EIO));
+            let errno =
+                |error: landlock::LandlockError| io::Error::from_raw_os_error(error.errno().unwrap_or(libc::EIO));
             landlock::restrict(&rules(access)).map_err(|error| Failure::new("landlock", errno(error)))?;
         }
         sys::reset_signals();

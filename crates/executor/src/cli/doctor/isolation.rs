@@ -208,7 +208,7 @@ impl Trial {
     ) -> Option<Result<(), String>> {
         let executor = self.executor.as_mut().ok().filter(|_| self.outcome.is_ok())?;
         // The probe takes one of the interpreters that there are.
-        executor.interpreters = HashMap::from([(interpreter.language, Ok(interpreter.clone()))]);
+        executor.interpreters = HashMap::from([(interpreter.language, Ok(std::sync::Arc::new(interpreter.clone())))]);
         Some(executor.probe(config).await)
     }
 
