@@ -20,6 +20,8 @@ serve: build ## Leaves the service running on http://127.0.0.1:8080
 check: setup ## Format and lints.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	else echo "SKIPPED: licences and bans (deny.toml) are not checked: cargo install cargo-deny"; fi
 
 test: build ## All tests: units, the JavaScript bootstrap, the built binary as a black box, attacks on it.
 	$(CARGO) test -p sandbox -p runtime -p executor
@@ -30,8 +32,8 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 security: build ## The attacks alone, as a table.
 	$(CARGO) test -p security
 
-bench: build ## Latencies beside the floors of the same machine.
-	$(CARGO) run --release --quiet -p bench
+bench: build ## Latencies beside the floors of the same machine; fails on a broken promise.
+	$(CARGO) run --release --quiet -p bench -- --check
 
 soak: build ## What takes long: 2,000 executions and no growth, clients that drip.
 	$(CARGO) run --release --quiet -p bench -- soak

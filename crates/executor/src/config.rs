@@ -127,10 +127,9 @@ settings! {
         SHUTDOWN_GRACE => shutdown_grace: Duration = "0", rule::seconds(0..=86_400), "SECONDS";
     }
     "Control plane" {
-        /// Base address of the control plane that results, heartbeats and lifecycle are reported to. Not set, nothing
-        /// is reported.
+        /// Base address of the control plane. In this version only `doctor` uses it, to see whether it answers.
         CONTROL_PLANE_URL => control_plane_url: Option<String> = "", rule::optional(rule::base_url()), "URL";
-        /// Bearer token sent to the control plane.
+        /// Bearer token for the control plane. In this version it is only kept out of every log line.
         INTERNAL_API_TOKEN => internal_api_token: Option<Secret> = "", rule::optional(rule::token()), "TOKEN";
     }
     "Interpreters" {

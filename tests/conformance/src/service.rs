@@ -333,6 +333,14 @@ impl Service {
         self.execute(serde_json::json!({"language": language, "code": code}))
     }
 
+    /// Asserts that it says in this time that it is well.
+    #[track_caller]
+    pub fn assert_healthy_within(&self, time: Duration) {
+        let start = Instant::now();
+        assert_eq!(self.get("/health").status, 200);
+        assert!(start.elapsed() < time, "{:?}", start.elapsed());
+    }
+
     /// Asserts that the service is well: it says so, and it executes.
     #[track_caller]
     pub fn assert_alive(&self) {

@@ -53,6 +53,12 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         )
     })?;
     let isolation = choose(config, &workspaces)?;
+    if sandbox::landlock_abi() == 0 && config.isolation != Wanted::None {
+        tracing::warn!(
+            "This kernel has no Landlock or it is switched off (lsm=landlock,… on its command line): namespaces and seccomp \
+             stand alone"
+        );
+    }
     let configured = |language| match language {
         Language::Python => config.python_path.as_deref(),
         Language::Javascript => config.node_path_bin.as_deref(),

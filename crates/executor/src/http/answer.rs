@@ -27,6 +27,16 @@ pub fn json(bytes: Vec<u8>, held: Option<OwnedSemaphorePermit>) -> Response {
     response
 }
 
+/// Bytes that a text takes as JSON, at most: a control character takes six (RFC 8259, section 7).
+pub fn json_weight(text: &str) -> usize {
+    let weight = |byte: u8| match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    text.bytes().map(weight).sum()
+}
+
 struct HeldBody {
     rest: Bytes,
     deadline: Pin<Box<Sleep>>,
@@ -54,5 +64,18 @@ impl HttpBody for HeldBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_takes_more_than_its_weight(text in "\\PC{0,20}|[\\x00-\\x7f]{0,40}") {
+            prop_assert!(serde_json::to_string(&text).unwrap().len() <= json_weight(&text) + 2);
+        }
     }
 }

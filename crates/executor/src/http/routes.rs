@@ -40,7 +40,7 @@ const ANSWER_FIRST: Duration = Duration::from_millis(2);
 /// Bodies and answers are counted in this unit.
 const KIB: usize = 1024;
 /// What answers may hold that clients have not taken yet.
-const ANSWERS_KIB: usize = 512 * 1024;
+const ANSWERS_KIB: usize = 256 * 1024;
 
 /// The service as the routes see it.
 pub struct Service {
@@ -246,6 +246,7 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
                 "memory": if cgroups.memory() { "enforced" } else { "best effort" },
                 "processes": if cgroups.pids() { "enforced" } else { "best effort" },
                 "cpu": if cgroups.cpu() { "enforced" } else { "not enforced" },
+                "landlock_abi": sandbox::landlock_abi(),
             },
             "not_enforced_because": cgroups.unavailable(),
         },
@@ -286,17 +287,26 @@ async fn respond(service: &Service, answer: pipeline::Answer) -> Response {
     if answer.status == runtime::verdict::Status::Cancelled {
         return Problem::ShuttingDown.into_response();
     }
-    let size =
-        answer.stdout.len() + answer.stderr.len() + answer.return_value.as_ref().map_or(0, |value| value.get().len());
-    let (bytes, leftovers) = offload(size, move || (serde_json::to_vec(&answer), answer.leftovers)).await;
+    let value = answer.return_value.as_ref().map_or(0, |value| value.get().len());
+    let size = answer.stdout.len() + answer.stderr.len() + value;
+    let (answer, weight) = offload(size, move || {
+        let weight = answer::json_weight(&answer.stdout) + answer::json_weight(&answer.stderr);
+        (answer, weight)
+    })
+    .await;
+    // Before it is made, so that no more is made than may be held.
+    let share = ((weight + value) / KIB).min(ANSWERS_KIB) as u32;
+    let held = Arc::clone(&service.answers).acquire_many_owned(share).await.ok();
+    let (bytes, leftovers) = offload(size, move || {
+        let mut bytes = Vec::with_capacity(weight + value + KIB);
+        (serde_json::to_writer(&mut bytes, &answer).map(|()| bytes), answer.leftovers)
+    })
+    .await;
     tokio::spawn(async move {
         tokio::time::sleep(ANSWER_FIRST).await;
         drop(leftovers);
     });
-    let Ok(bytes) = bytes else { return Problem::Internal.into_response() };
-    let share = (bytes.len() / KIB).min(ANSWERS_KIB) as u32;
-    let held = Arc::clone(&service.answers).acquire_many_owned(share).await.ok();
-    answer::json(bytes, held)
+    bytes.map_or_else(|_| Problem::Internal.into_response(), |bytes| answer::json(bytes, held))
 }
 
 async fn parse(service: &Arc<Service>, body: BytesMut) -> Result<ExecuteRequest, Problem> {

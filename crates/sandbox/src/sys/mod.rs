@@ -237,3 +237,13 @@ pub fn keep_little_memory() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
     }
 }
+
+/// The kernel's Landlock ABI; 0 if it has none or it is switched off (landlock_create_ruleset(2)).
+pub fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    let (nothing, size) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // SAFETY: with this flag the call reads no memory and makes nothing: it tells a number.
+    let abi =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, size, LANDLOCK_CREATE_RULESET_VERSION) };
+    u32::try_from(abi).unwrap_or(0)
+}

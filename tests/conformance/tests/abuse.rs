@@ -1,0 +1,99 @@
+//! Clients and programs that do what they should not: nobody else gets to feel it.
+
+use conformance::{Service, assert_completed, read_response, wait_until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+#[test]
+fn first_requests_of_one_session_at_once_all_succeed() {
+    let service = Service::start();
+    for round in 0..12 {
+        let session = format!("session-race-{}-{round}", std::process::id());
+        let request = json!({"language": "shell", "code": "echo $RANDOM >> all", "session_id": session});
+        let answers = std::thread::scope(|scope| {
+            let tasks: Vec<_> = (0..8).map(|_| scope.spawn(|| service.execute(request.clone()))).collect();
+            tasks.into_iter().map(|task| task.join().expect("an answer")).collect::<Vec<Value>>()
+        });
+        answers.iter().for_each(|answer| assert_completed(answer));
+        let count = service.execute(json!({"language": "shell", "code": "wc -l < all", "session_id": session}));
+        assert_eq!(count["stdout"], "8\n");
+    }
+}
+
+#[test]
+fn clients_that_leave_half_way_do_no_harm_to_others() {
+    let service = Service::with(&[]);
+    // Until the start's own sandbox proves nothing any more, so that asking for health makes new ones.
+    std::thread::sleep(Duration::from_secs(11));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| service.run("shell", "sleep 4; echo unharmed"));
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut pause = 0;
+        while Instant::now() < until {
+            let request = service.request_bytes("GET", "/health", &[], b"");
+            service.connect().write_all(&request).expect("a request");
+            let abandoned = service.request_bytes("POST", "/execute", &[], br#"{"language":"shell","code":":"}"#);
+            let mut stream = service.connect();
+            stream.write_all(&abandoned).expect("a request");
+            pause = (pause + 1) % 5;
+            std::thread::sleep(Duration::from_millis(pause * 3));
+        }
+        let answer = running.join().expect("an answer");
+        assert_completed(&answer);
+        assert_eq!(answer["stdout"], "unharmed\n");
+    });
+    service.assert_alive();
+    wait_until("all is idle", 10, || service.get("/info").json()["active_executions"] == 0);
+}
+
+#[test]
+fn clients_that_do_not_read_hold_bounded_memory() {
+    let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "12")]);
+    if !service.is_ours() {
+        eprintln!("SKIPPED: the memory of a service elsewhere can't be seen");
+        return;
+    }
+    // Every byte takes six as JSON: sixty megabytes an answer.
+    let code = "import sys\nsys.stdout.write('\\x01' * (10 << 20))";
+    let body = json!({"language": "python", "code": code}).to_string();
+    let request = service.request_bytes("POST", "/execute", &[], body.as_bytes());
+    let mut streams: Vec<_> = (0..24).map(|_| service.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(&request).expect("a request");
+    }
+    std::thread::sleep(Duration::from_secs(8));
+    let most = service.memory_kb("VmHWM");
+    assert!(most < 800_000, "{most} kB");
+    service.assert_healthy_within(Duration::from_secs(1));
+    // The control: whoever reads gets it all.
+    let reader = streams.swap_remove(0);
+    drop(streams);
+    let response = read_response(&reader).expect("an answer");
+    assert_eq!(response.json()["stdout"].as_str().map(str::len), Some(10 << 20));
+}
+
+#[test]
+fn the_usual_limit_of_open_files_is_enough() {
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: before.maximum }).expect("a lower limit");
+    let service = Service::with(&[]);
+    let completed = std::thread::scope(|scope| {
+        let tasks: Vec<_> = (0..150).map(|_| scope.spawn(|| service.run("shell", "sleep 0.2"))).collect();
+        tasks.into_iter().map(|task| task.join().expect("an answer")).collect::<Vec<Value>>()
+    });
+    completed.iter().for_each(|answer| assert_completed(answer));
+}
+
+#[test]
+fn a_launcher_that_was_killed_is_replaced() {
+    let service = Service::with(&[]);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", service.pid())).expect("children");
+    let launcher: i32 = children.split_whitespace().next().expect("a launcher").parse().expect("its pid");
+    let pid = rustix::process::Pid::from_raw(launcher).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    assert_completed(&service.run("shell", ":"));
+    let status = std::fs::read_to_string(format!("/proc/{launcher}/status"));
+    assert!(status.is_err(), "the old one is still there: {status:?}");
+}
