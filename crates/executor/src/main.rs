@@ -98,7 +98,17 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
             let arguments = cli::run::Arguments::from_arg_matches(arguments)?;
             runtime.block_on(cli::run::run(&config, &arguments))
         }
-        _ => runtime.block_on(cli::serve::run(config, log)),
+        _ => {
+            let log = std::sync::Arc::new(log);
+            let ended = runtime.block_on(cli::serve::run(config, std::sync::Arc::clone(&log)));
+            // Where the log goes, people look for why it did not start.
+            let code = ended.unwrap_or_else(|error| {
+                tracing::error!("{error:#}");
+                1
+            });
+            log.flush();
+            Ok(code)
+        }
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code

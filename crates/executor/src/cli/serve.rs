@@ -106,7 +106,7 @@ fn choose(config: &Config, workspaces: &Workspaces) -> Result<Isolation> {
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
+pub async fn run(config: Config, log: Arc<LogHandle>) -> Result<u8> {
     let state = State::open(&config.state_path).map_err(|error| {
         let path = config.state_path.display();
         if error.kind() == std::io::ErrorKind::ResourceBusy {
@@ -139,7 +139,6 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
     let stop_accepting = CancellationToken::new();
     let server =
         tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));
-    let log = Arc::new(log);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -162,7 +161,6 @@ pub async fn run(config: Config, log: LogHandle) -> Result<u8> {
     stop_accepting.cancel();
     tokio::time::timeout(LAST_ANSWERS, server).await.ok();
     drop((service, executor));
-    log.flush();
     Ok(STOPPED)
 }
 
