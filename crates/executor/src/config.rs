@@ -155,6 +155,8 @@ settings! {
 pub enum Isolation {
     /// The best that works here.
     Auto,
+    /// Namespaces of our own making, or the start fails.
+    Native,
     /// Bubblewrap, or the start fails.
     Bubblewrap,
     /// Nothing, because somebody asked for it.
@@ -163,7 +165,8 @@ pub enum Isolation {
 
 impl Isolation {
     /// How each is written.
-    pub const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("bubblewrap", Self::Bubblewrap), ("none", Self::None)];
+    pub const NAMES: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("native", Self::Native), ("bubblewrap", Self::Bubblewrap), ("none", Self::None)];
 }
 
 impl fmt::Display for Isolation {

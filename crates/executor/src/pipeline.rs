@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use runtime::{Interpreter, Invocation, Language, Verdict};
@@ -29,27 +29,33 @@ const MIB: u64 = 1024 * 1024;
 pub struct Executor {
     /// How they are kept apart.
     pub isolation: Isolation,
+    /// Why in this way, and what was tried before.
+    pub choice: Choice,
     /// What sandboxes are made with.
     pub ground: Ground,
     /// The interpreters of this host, or why a language has none.
     pub interpreters: HashMap<Language, Result<Arc<Interpreter>, String>>,
     /// Where they work.
-    pub workspaces: Workspaces,
+    pub workspaces: Arc<Workspaces>,
     /// Bytes in one file.
     pub file_size_bytes: u64,
     /// Ends whatever runs.
     pub stop: CancellationToken,
     /// When a sandbox last stood up.
     pub last_sandbox: Mutex<Option<Instant>>,
+    /// What sandboxes have to do without here, as the first that stood up told.
+    pub lacks: OnceLock<Vec<String>>,
     /// Held while it is being proved that sandboxes stand up.
     pub proving: tokio::sync::Mutex<()>,
 }
 
-impl Drop for Executor {
-    /// The instance's own groups go with it, also when it never came to serve.
-    fn drop(&mut self) {
-        self.ground.cgroups.as_ref().clone().close();
-    }
+/// How the isolation was chosen.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// A sentence.
+    pub reason: String,
+    /// Adapters that do not work here, and why.
+    pub refused: Vec<(&'static str, String)>,
 }
 
 /// Why an execution got no answer.
@@ -145,11 +151,12 @@ impl Executor {
     ) -> Result<Answer, Failed> {
         let (id, session) = (request.execution_id.clone(), request.session_id.clone().unwrap_or_else(|| "none".into()));
         let (language, timeout) = (request.language.name(), request.timeout);
+        let unisolated = if self.isolation.is_none() { ", isolation: none, nothing is isolated" } else { "" };
         tracing::info!(
             execution_id = id,
             session_id = session,
             language,
-            "Starting execution: {id} (language: {language}, session: {session})"
+            "Starting execution: {id} (language: {language}, session: {session}{unisolated})"
         );
         let answer = self.run(workspace, request, waited, live).await;
         if let Ok(answer) = &answer {
@@ -181,6 +188,7 @@ impl Executor {
             limits: self.limits(&request.limits, request.timeout),
         };
         let prepared = self.isolation.prepare(&self.ground, &policy).await?;
+        self.lacks.get_or_init(|| prepared.lacks().to_vec());
         let (layout, memory_bytes) = (prepared.layout().clone(), policy.limits.memory_bytes);
         let size = request.code.len() + request.event.get().len() + request.stdin.len();
         let (request, program) = offload(size, move || {

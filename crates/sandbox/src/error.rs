@@ -61,20 +61,4 @@ impl SandboxError {
     pub fn io(stage: Stage, detail: impl fmt::Display, cause: io::Error) -> Self {
         Self { stage, detail: detail.to_string(), cause: Some(cause) }
     }
-
-    /// A step that failed in a child of ours.
-    pub(crate) fn failure(stage: Stage, failure: &crate::init::Failure) -> Self {
-        let item = failure.index.map(|index| format!(" (item {index})")).unwrap_or_default();
-        let cause = io::Error::from_raw_os_error(failure.errno);
-        if failure.stage != crate::init::WORKING_DIRECTORY_STEP {
-            return Self::io(stage, format_args!("{}{item}", failure.stage), cause);
-        }
-        match failure.errno {
-            libc::EXDEV => Self::new(Stage::WorkingDirectory, "it leads out of the workspace over a link"),
-            libc::EACCES | libc::EEXIST | libc::ELOOP | libc::ENAMETOOLONG | libc::ENOENT | libc::ENOTDIR => {
-                Self::io(Stage::WorkingDirectory, "it can't be entered", cause)
-            }
-            _ => Self::io(stage, &failure.stage, cause),
-        }
-    }
 }

@@ -1,10 +1,11 @@
 //! The launcher: a small process of one thread that forks what sandboxes are made of.
 //!
 //! The service has many threads, and a forked child of such a process must not run ordinary code. So the service
-//! re-executes itself once, early; this process takes orders over a [`channel`](crate::channel), forks, prepares
-//! the child (its own mount namespace with the workspace bound by descriptor, then the execution's host identity)
-//! and executes bubblewrap. It also is the parent whose death ends every sandbox: when the service goes, the
-//! channel ends, the launcher leaves, and PR_SET_PDEATHSIG takes the rest (PR_SET_PDEATHSIG(2const)).
+//! re-executes itself once, early; this process takes orders over a [`channel`](crate::channel) and makes children of two
+//! kinds: one in new namespaces that becomes the init of a sandbox itself ([`crate::native`]), and one that executes a
+//! program (bubblewrap), after the workspace is bound by descriptor in a mount namespace of its own and the execution's host
+//! identity is taken. It also is the parent whose death ends every sandbox: when the service goes, the channel ends, the
+//! launcher leaves, and PR_SET_PDEATHSIG takes the rest (PR_SET_PDEATHSIG(2const)).
 
 use std::ffi::CString;
 use std::io;
@@ -20,7 +21,10 @@ use tokio::sync::Mutex;
 
 use crate::channel::{self, AsyncChannel};
 use crate::error::{SandboxError, Stage};
-use crate::init::{EXECUTABLE_FD, Failure, HIGH_FD, Report};
+use crate::failure::{Failure, NAMESPACES_STEP};
+use crate::init::{EXECUTABLE_FD, HIGH_FD, Report};
+use crate::native::child::{self, Seed};
+use crate::plan::SandboxPlan;
 use crate::policy::Identity;
 use crate::sys;
 
@@ -29,27 +33,49 @@ pub const LAUNCHER_ARGUMENT: &str = "launcher";
 /// First number of the descriptors in [`SpawnFds::data`].
 pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 
-/// What to start. Beside it travel, in this order: the pipe for its stderr, the folders to bind, ways into a cgroup, and
-/// what becomes descriptors 3 (its end of the control channel), 4 (our executable), 5, … (data).
+/// What to start. Beside it travel, in this order: the pipe for its stderr, the opened workspace and `etc` as far as it says
+/// so, ways into a cgroup, the cgroup to be born in if it says so, its end of the control channel; and for a program our executable
+/// and its data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
     /// Number of the order; the answer bears it too.
     pub number: u64,
-    /// Program and arguments; the first is an absolute path.
-    pub argv: Vec<String>,
-    /// Host uid and gid to become before the program starts.
+    /// What becomes of the child.
+    pub body: Body,
+    /// Host uid and gid to become.
     pub identity: Option<(u32, u32)>,
+    /// How many of the workspace and `etc` travel with it.
+    pub folders: usize,
     /// How many descriptors lead into the cgroup to start in ([`crate::limits::enter`]).
     pub cgroup_entrances: usize,
-    /// Bind the folders here in a mount namespace of the child's own, first.
-    pub bind: Vec<PathBuf>,
+    /// Whether a cgroup to be born in travels with it (version 2).
+    pub cgroup: bool,
+}
+
+/// What becomes of the child.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Body {
+    /// It executes a program, which gets descriptors 3 (control channel), 4 (our executable), 5, … (data).
+    Program {
+        /// Program and arguments; the first is an absolute path.
+        argv: Vec<String>,
+        /// Where the folders are bound first, in a mount namespace of the child's own.
+        bind: Vec<PathBuf>,
+    },
+    /// It builds a sandbox around itself and is its init.
+    Init {
+        /// What it builds.
+        plan: SandboxPlan,
+        /// See [`crate::native::mounts::Material::hide_processes`].
+        hide_processes: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Spawned {
     number: u64,
-    /// The errno of what failed; the child's pidfd travels beside the answer if nothing did.
-    failed: Option<i32>,
+    /// What failed; the child's pidfd travels beside the answer if nothing did.
+    failed: Option<Failure>,
 }
 
 /// The running launcher and the way to it.
@@ -82,10 +108,12 @@ pub struct SpawnFds<'a> {
     pub control: BorrowedFd<'a>,
     /// Where its stderr goes.
     pub stderr: BorrowedFd<'a>,
-    /// The folders to bind.
+    /// The workspace and `etc`, as far as it needs them.
     pub folders: &'a [BorrowedFd<'a>],
     /// Ways into the cgroup to start in.
     pub entrances: &'a [OwnedFd],
+    /// The cgroup to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// Files it reads, from [`DATA_FD`] up.
     pub data: &'a [OwnedFd],
 }
@@ -115,7 +143,8 @@ impl Launcher {
             }
             let Some(connected) = connection.as_mut() else { continue };
             match connected.request(spawn, &self.executable, &fds).await {
-                Ok(pidfd) => return Ok(pidfd),
+                Ok(Ok(pidfd)) => return Ok(pidfd),
+                Ok(Err(failure)) => return Err(failure.into_error(Stage::Namespaces, None)),
                 // A launcher that died is replaced once; its sandboxes died with it.
                 Err(error) if is_gone(&error) && !last_try => *connection = None,
                 Err(error) => return Err(failed(error)),
@@ -132,14 +161,23 @@ fn is_gone(error: &io::Error) -> bool {
 impl Connection {
     /// Sends an order and waits for its answer. May be dropped half-way: an answer that nobody waited for is recognised by its
     /// number, and its child killed.
-    async fn request(&mut self, spawn: &Spawn, executable: &OwnedFd, fds: &SpawnFds<'_>) -> io::Result<OwnedFd> {
+    async fn request(
+        &mut self,
+        spawn: &Spawn,
+        executable: &OwnedFd,
+        fds: &SpawnFds<'_>,
+    ) -> io::Result<Result<OwnedFd, Failure>> {
         let number = self.next_number;
         self.next_number += 1;
         let mut all = vec![fds.stderr];
         all.extend(fds.folders);
         all.extend(fds.entrances.iter().map(AsFd::as_fd));
-        all.extend([fds.control, executable.as_fd()]);
-        all.extend(fds.data.iter().map(AsFd::as_fd));
+        all.extend(fds.cgroup);
+        all.push(fds.control);
+        if let Body::Program { .. } = spawn.body {
+            all.push(executable.as_fd());
+            all.extend(fds.data.iter().map(AsFd::as_fd));
+        }
         self.channel.send(&Spawn { number, ..spawn.clone() }, &all).await?;
         loop {
             let answer = self.channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::BrokenPipe)?;
@@ -150,8 +188,8 @@ impl Connection {
                         rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).ok();
                     }
                 }
-                (Spawned { failed: Some(errno), .. }, _) => return Err(io::Error::from_raw_os_error(errno)),
-                (Spawned { failed: None, .. }, Some(pidfd)) => return Ok(pidfd),
+                (Spawned { failed: Some(failure), .. }, _) => return Ok(Err(failure)),
+                (Spawned { failed: None, .. }, Some(pidfd)) => return Ok(Ok(pidfd)),
                 (Spawned { failed: None, .. }, None) => return Err(io::ErrorKind::InvalidData.into()),
             }
         }
@@ -182,6 +220,7 @@ pub fn main() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
+    sys::promise_one_thread()?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     // A terminal's Ctrl-C must reach the service alone, which then ends its executions in order.
     rustix::process::setsid().ok();
@@ -205,39 +244,75 @@ fn serve() -> io::Result<()> {
             let number = packet.message.number;
             match launch(&packet.message, &packet.fds) {
                 Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
-                Err(error) => {
-                    let failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
-                    channel::send(channel.as_fd(), &Spawned { number, failed }, &[])?;
-                }
+                Err(failure) => channel::send(channel.as_fd(), &Spawned { number, failed: Some(failure) }, &[])?,
             }
         }
     }
 }
 
-fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
-    let malformed = || io::Error::from_raw_os_error(libc::EPROTO);
+/// Starts a child; gives its pidfd.
+fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> Result<OwnedFd, Failure> {
+    let malformed = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
     let [stderr, rest @ ..] = fds else { return Err(malformed()) };
-    let (folders, rest) = rest.split_at_checked(spawn.bind.len()).ok_or_else(malformed)?;
-    let (entrances, placed) = rest.split_at_checked(spawn.cgroup_entrances).ok_or_else(malformed)?;
-    match sys::fork()? {
-        sys::Forked::Parent(pid) => {
-            let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
-            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
-        }
-        sys::Forked::Child => {
+    let (folders, rest) = rest.split_at_checked(spawn.folders).ok_or_else(malformed)?;
+    let (entrances, rest) = rest.split_at_checked(spawn.cgroup_entrances).ok_or_else(malformed)?;
+    let (cgroup, placed) = rest.split_at_checked(usize::from(spawn.cgroup)).ok_or_else(malformed)?;
+    let control = placed.first().ok_or_else(malformed)?;
+    match &spawn.body {
+        Body::Program { argv, bind } => launch_program(|| {
             // A copy above all numbers that are about to be filled.
-            if let Some(control) = placed.first().and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD).ok()) {
-                let failure = become_program(spawn, stderr, folders, entrances, placed);
+            if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
+                let failure = become_program(argv, bind, spawn.identity, stderr, folders, entrances, placed);
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
+        }),
+        Body::Init { plan, hide_processes } => {
+            let [workspace, etc] = folders else { return Err(malformed()) };
+            let launcher_ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let seed = Seed {
+                plan,
+                identity: spawn.identity,
+                launcher_ids,
+                hide_processes: *hide_processes,
+                entrances,
+                workspace,
+                etc,
+                stderr,
+                control,
+            };
+            launch_init(&seed, cgroup.first())
+        }
+    }
+}
+
+fn launch_program(become_it: impl FnOnce()) -> Result<OwnedFd, Failure> {
+    let failed = |error: io::Error| Failure::new("fork", error);
+    match sys::fork().map_err(failed)? {
+        sys::Forked::Parent(pid) => {
+            let pid = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|error| failed(error.into()))
+        }
+        sys::Forked::Child => {
+            become_it();
             sys::exit_now(125)
         }
     }
 }
 
+fn launch_init(seed: &Seed<'_>, cgroup: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+    let owner = if seed.identity.is_none() { child::OWNER_NAMESPACE } else { 0 };
+    match sys::clone_into(child::NAMESPACES | owner, cgroup.map(AsFd::as_fd)) {
+        Ok(sys::Cloned::Parent(pidfd)) => Ok(pidfd),
+        Ok(sys::Cloned::Child) => sys::exit_now(child::main(seed)),
+        Err(error) => Err(Failure::new(NAMESPACES_STEP, error)),
+    }
+}
+
 /// Turns the forked child into the program; returns only what went wrong.
 fn become_program(
-    spawn: &Spawn,
+    argv: &[String],
+    bind: &[PathBuf],
+    identity: Option<(u32, u32)>,
     stderr: &OwnedFd,
     folders: &[OwnedFd],
     entrances: &[OwnedFd],
@@ -248,10 +323,10 @@ fn become_program(
     if let Err(error) = crate::limits::enter(entrances) {
         return stage("cgroup", error);
     }
-    if let Err(error) = bind_folders(folders, &spawn.bind) {
+    if let Err(error) = bind_folders(folders, bind) {
         return stage("bind-folders", error);
     }
-    if let Some((uid, gid)) = spawn.identity
+    if let Some((uid, gid)) = identity
         && let Err(error) = sys::become_user(uid, gid)
     {
         return stage("identity", error);
@@ -261,7 +336,7 @@ fn become_program(
         return stage("parent-death-signal", error);
     }
     let strings = |list: &[String]| list.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
-    let Ok(argv) = strings(&spawn.argv) else {
+    let Ok(argv) = strings(argv) else {
         return stage("arguments", io::Error::from_raw_os_error(libc::EINVAL));
     };
     if let Err(error) = place_descriptors(stderr, placed) {
@@ -290,12 +365,12 @@ fn place_descriptors(stderr: &OwnedFd, placed: &[OwnedFd]) -> io::Result<()> {
 /// The copies of their mounts are taken before the namespace is left that the descriptors belong to (open_tree(2)).
 fn bind_folders(folders: &[OwnedFd], targets: &[PathBuf]) -> io::Result<()> {
     use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
-    if folders.is_empty() {
+    if targets.is_empty() {
         return Ok(());
     }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let copies = folders.iter().map(|folder| open_tree(folder, "", flags)).collect::<Result<Vec<_>, _>>()?;
-    sys::unshare_mounts()?;
+    sys::unshare(libc::CLONE_NEWNS)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     for (copy, target) in copies.iter().zip(targets) {
         move_mount(copy, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;

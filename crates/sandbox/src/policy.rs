@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::{SandboxError, Stage};
+
 /// What the program may use. Every bound counts all processes of the execution together, unless said otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -51,4 +53,19 @@ pub struct Policy {
     pub files_bytes: u64,
     /// What it may use.
     pub limits: Limits,
+}
+
+impl Policy {
+    /// Fails where the program would have rights of the host's root: nothing in a sandbox ever does.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Launch`]: the service is root and the identity is missing or root's.
+    pub(crate) fn refuse_root(&self) -> Result<(), SandboxError> {
+        let harmless = |identity: Identity| identity.uid != 0 && identity.gid != 0;
+        if rustix::process::geteuid().is_root() && !self.identity.is_some_and(harmless) {
+            let detail = "a sandbox made by root needs a uid and a gid that are not root's";
+            return Err(SandboxError::new(Stage::Launch, detail));
+        }
+        Ok(())
+    }
 }

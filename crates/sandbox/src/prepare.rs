@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +12,11 @@ use tokio::io::Interest;
 use crate::capture::Capture;
 use crate::channel::{self, AsyncChannel};
 use crate::error::{SandboxError, Stage};
-use crate::init::{Access, Report};
-use crate::launcher::{self, Launcher, Spawn, SpawnFds};
-use crate::limits::Cgroups;
-use crate::policy::Policy;
+use crate::init::Report;
+use crate::launcher::{self, Body, Launcher, Spawn, SpawnFds};
+use crate::limits::{Cgroup, Cgroups};
+use crate::plan::SandboxPlan;
+use crate::policy::{Limits, Policy};
 use crate::running::{Layout, Prepared, ProcessTree};
 
 /// How long a sandbox may take to stand up before that counts as a failure.
@@ -25,7 +25,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// What may be wrong when nothing was said.
 const SILENT: &str = "it ended without a word: is a limit of the service too low (ulimit -n, ulimit -u)?";
 
-/// What all sandboxes of a service are made with.
+/// What all sandboxes of a service are made with. Cheap to clone.
 #[derive(Clone)]
 pub struct Ground {
     /// Forks for us.
@@ -33,6 +33,16 @@ pub struct Ground {
     /// Groups for limits, as far as this host lets us have them.
     pub cgroups: Arc<Cgroups>,
     entrances: Arc<Vec<OwnedFd>>,
+    _instance: Arc<Instance>,
+}
+
+/// The instance's own groups go with the last that could make one in them.
+struct Instance(Cgroups);
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.0.clone().close();
+    }
 }
 
 impl Ground {
@@ -41,21 +51,20 @@ impl Ground {
     /// # Errors
     /// When the groups can't be opened.
     pub fn new(launcher: Launcher, cgroups: Cgroups) -> io::Result<Self> {
+        let instance = Arc::new(Instance(cgroups.clone()));
         let entrances = Arc::new(cgroups.entrances()?);
-        Ok(Self { launcher, cgroups: Arc::new(cgroups), entrances })
+        Ok(Self { launcher, cgroups: Arc::new(cgroups), entrances, _instance: instance })
     }
 }
 
 /// What an adapter starts, and what its sandbox looks like from inside.
 pub(crate) struct Construction {
-    pub argv: Vec<String>,
+    pub body: Body,
     pub data: Vec<OwnedFd>,
-    /// Where the workspace, and `etc` after it, are bound first; nowhere if empty.
-    pub bind: Vec<PathBuf>,
     pub etc: Option<OwnedFd>,
     pub layout: Layout,
-    pub access: Option<Access>,
-    pub memory_folders: Vec<String>,
+    /// `None` where nothing is isolated.
+    pub plan: Option<SandboxPlan>,
     pub folders: Option<tempfile::TempDir>,
 }
 
@@ -70,21 +79,27 @@ pub(crate) async fn prepare(
     rustix::net::sockopt::set_socket_passcred(&ours, true).map_err(|error| setup(error.into()))?;
     let control = AsyncChannel::new(ours).map_err(setup)?;
     let (diagnostics, stderr) = Capture::start(4096, None).map_err(setup)?;
-    let spawn = Spawn {
-        number: 0,
-        argv: construction.argv,
-        identity: launcher::ids(policy.identity),
-        cgroup_entrances: ground.entrances.len(),
-        bind: construction.bind,
-    };
+    let cgroup = Birth::of(ground, policy, &construction.body)?;
     let folders: Vec<BorrowedFd<'_>> =
         [Some(policy.workspace.as_fd()), construction.etc.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
-    let folders = &folders[..spawn.bind.len().min(folders.len())];
+    let folders = match &construction.body {
+        Body::Program { bind, .. } => &folders[..bind.len().min(folders.len())],
+        Body::Init { .. } => &folders,
+    };
+    let spawn = Spawn {
+        number: 0,
+        body: construction.body,
+        identity: launcher::ids(policy.identity),
+        folders: folders.len(),
+        cgroup_entrances: ground.entrances.len(),
+        cgroup: cgroup.folder().is_some(),
+    };
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
         folders,
         entrances: &ground.entrances,
+        cgroup: cgroup.folder(),
         data: &construction.data,
     };
     let builder = ground.launcher.spawn(&spawn, fds).await?;
@@ -92,38 +107,84 @@ pub(crate) async fn prepare(
     // Killed with everything below it if anything from here on fails.
     let builder = KillOnDrop(Some(builder));
 
-    // While the sandbox is being built, on another core.
-    let cgroup = ground
-        .cgroups
-        .create(&policy.name, &policy.limits)
-        .map_err(|error| SandboxError::io(Stage::Limits, "creating the execution's cgroup", error))?;
-    let init = tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics))
+    // Where it is not there yet: while the sandbox is being built, on another core.
+    let born_inside = cgroup.folder().is_some();
+    let cgroup = cgroup.finish(ground, policy)?;
+    let (init, lacks) = tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref()))
         .await
         .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
     let tree = ProcessTree {
         init: crate::sys::watch(pidfd(init, &control)?, Interest::READABLE).map_err(setup)?,
         builder: builder.keep().ok_or_else(|| setup(io::ErrorKind::NotFound.into()))?,
-        own_namespace: construction.access.is_some(),
+        own_namespace: construction.plan.is_some(),
     };
+    let (access, memory_folders) =
+        construction.plan.map_or((None, Vec::new()), |plan| (Some(plan.access), plan.memory_folders));
+    let used_by_init = born_inside.then(|| cgroup.usage().cpu_time.unwrap_or_default());
     Ok(Prepared {
         control,
         tree,
+        used_by_init,
         memory_enforced: ground.cgroups.memory(),
         cgroup: Some(cgroup),
         limits: policy.limits.clone(),
         layout: construction.layout,
-        access: construction.access,
-        memory_folders: construction.memory_folders,
+        access,
+        memory_folders,
+        lacks,
         folders: construction.folders,
     })
 }
 
-/// The init's pid, from the credentials that the kernel put beside its first message.
-async fn ready(control: &AsyncChannel, diagnostics: Capture) -> Result<rustix::process::Pid, SandboxError> {
+/// When a sandbox's cgroup is made.
+enum Birth {
+    /// Before its init, which is born in it: version 2, where moving into a group takes long.
+    Before(Cgroup, OwnedFd),
+    /// Beside it: the program moves into it by itself.
+    Beside,
+}
+
+impl Birth {
+    fn of(ground: &Ground, policy: &Policy, body: &Body) -> Result<Self, SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Limits, "creating the execution's cgroup", error);
+        if !matches!(body, Body::Init { .. }) || !ground.cgroups.has_births() {
+            return Ok(Self::Beside);
+        }
+        // The init is one of its processes.
+        let limits = Limits { processes: policy.limits.processes.saturating_add(1), ..policy.limits.clone() };
+        let cgroup = ground.cgroups.create(&policy.name, &limits).map_err(failed)?;
+        let folder = cgroup.birthplace().map_err(failed)?;
+        Ok(Self::Before(cgroup, folder))
+    }
+
+    fn folder(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Before(_, folder) => Some(folder.as_fd()),
+            Self::Beside => None,
+        }
+    }
+
+    fn finish(self, ground: &Ground, policy: &Policy) -> Result<Cgroup, SandboxError> {
+        match self {
+            Self::Before(cgroup, _) => Ok(cgroup),
+            Self::Beside => ground
+                .cgroups
+                .create(&policy.name, &policy.limits)
+                .map_err(|error| SandboxError::io(Stage::Limits, "creating the execution's cgroup", error)),
+        }
+    }
+}
+
+/// The init's pid, from the credentials that the kernel put beside its first message, and what the sandbox has to do without.
+async fn ready(
+    control: &AsyncChannel,
+    diagnostics: Capture,
+    plan: Option<&SandboxPlan>,
+) -> Result<(rustix::process::Pid, Vec<String>), SandboxError> {
     match control.receive::<Report>().await {
         Ok(Some(packet)) => match (packet.message, packet.pid) {
-            (Report::Ready, Some(pid)) => Ok(pid),
-            (Report::Failed(failure), _) => Err(SandboxError::failure(Stage::Namespaces, &failure)),
+            (Report::Ready(lacks), Some(pid)) => Ok((pid, lacks)),
+            (Report::Failed(failure), _) => Err(failure.into_error(Stage::Namespaces, plan)),
             _ => Err(SandboxError::new(Stage::Namespaces, "unexpected message from the sandbox")),
         },
         Ok(None) => {

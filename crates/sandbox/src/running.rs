@@ -57,12 +57,17 @@ pub struct Prepared {
     pub(crate) control: AsyncChannel,
     pub(crate) tree: ProcessTree,
     pub(crate) cgroup: Option<Cgroup>,
+    /// What the group had used when the sandbox stood, where the init itself was born in it; `None` where only the program enters
+    /// it.
+    pub(crate) used_by_init: Option<Duration>,
     /// Whether the cgroup bounds memory; otherwise the init measures.
     pub(crate) memory_enforced: bool,
     pub(crate) limits: Limits,
     pub(crate) layout: Layout,
     pub(crate) access: Option<Access>,
     pub(crate) memory_folders: Vec<String>,
+    /// What it has to do without.
+    pub(crate) lacks: Vec<String>,
     /// Folders of the host that go with the sandbox.
     pub(crate) folders: Option<tempfile::TempDir>,
 }
@@ -114,6 +119,11 @@ impl Prepared {
         &self.layout
     }
 
+    /// What this sandbox has to do without because the host does not allow it, as sentences; for example /proc.
+    pub fn lacks(&self) -> &[String] {
+        &self.lacks
+    }
+
     /// Runs the program to its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
     ///
     /// Dropping the returned future kills everything.
@@ -134,7 +144,8 @@ impl Prepared {
         let (stdout, stdout_end) = Capture::start(keep, live_stdout).map_err(failed)?;
         let (stderr, stderr_end) = Capture::start(keep, live_stderr).map_err(failed)?;
         let (result, result_end) = Capture::start(program.result_bytes, None).map_err(failed)?;
-        let entrances = self.cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::entrances);
+        let entered = self.cgroup.as_ref().filter(|_| self.used_by_init.is_none());
+        let entrances = entered.map_or(Ok(Vec::new()), Cgroup::entrances);
         let entrances = entrances.map_err(|error| SandboxError::io(Stage::Limits, "opening the cgroup", error))?;
         let spec = self.spec(&program, entrances.len());
         let spec = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
@@ -194,7 +205,11 @@ impl Prepared {
         };
         let verdict = tokio::select! {
             biased;
-            report = self.control.receive::<Report>() => return self.understand(report).map(|ended| (None, Some(ended))),
+            report = self.control.receive::<Report>() => match self.understand(report) {
+                // It kills the whole group, the init as well where it is one of it (memory.oom.group).
+                Err(_) if self.cgroup.as_ref().is_some_and(Cgroup::oom_killed) => End::OutOfMemory,
+                understood => return understood.map(|ended| (None, Some(ended))),
+            },
             () = tokio::time::sleep_until((started + self.limits.timeout).into()) => End::TimedOut,
             () = out_of_memory => End::OutOfMemory,
             () = cancelled => End::Cancelled,
@@ -214,8 +229,8 @@ impl Prepared {
     fn understand(&self, report: io::Result<Option<channel::Packet<Report>>>) -> Result<Ended, SandboxError> {
         match report.map(|packet| packet.map(|packet| packet.message)) {
             Ok(Some(Report::Ended(ended))) => Ok(ended),
-            Ok(Some(Report::Failed(failure))) => Err(SandboxError::failure(Stage::Program, &failure)),
-            Ok(Some(Report::Ready) | None) => {
+            Ok(Some(Report::Failed(failure))) => Err(failure.into_error(Stage::Program, None)),
+            Ok(Some(Report::Ready(_)) | None) => {
                 Err(SandboxError::new(Stage::Supervise, "the sandbox's first process ended unexpectedly"))
             }
             Err(error) => Err(SandboxError::io(Stage::Supervise, "the sandbox's first process is out of reach", error)),
@@ -248,7 +263,10 @@ impl Prepared {
     fn usage(&self, ended: &Ended) -> Usage {
         let group = self.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
         Usage {
-            cpu_time: group.cpu_time.unwrap_or(Duration::from_micros(ended.cpu_us)),
+            cpu_time: group
+                .cpu_time
+                .map(|time| time.saturating_sub(self.used_by_init.unwrap_or_default()))
+                .unwrap_or(Duration::from_micros(ended.cpu_us)),
             peak_memory_bytes: group.peak_memory_bytes.unwrap_or(ended.peak_memory_bytes),
             io_read_bytes: ended.io_read_bytes,
             io_write_bytes: ended.io_write_bytes,

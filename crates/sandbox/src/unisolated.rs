@@ -3,6 +3,7 @@
 
 use crate::error::{SandboxError, Stage};
 use crate::init::{EXECUTABLE_FD, INIT_ARGUMENT};
+use crate::launcher::Body;
 use crate::policy::Policy;
 use crate::prepare::{self, Construction, Ground};
 use crate::running::{Layout, Prepared};
@@ -21,17 +22,17 @@ impl Unisolated {
             .prefix("sandbox-executor-")
             .tempdir()
             .map_err(|error| SandboxError::io(Stage::Launch, "a temporary folder", error))?;
+        let layout = Layout {
+            workspace: prepare::path_of(&policy.workspace)?,
+            files: folders.path().to_string_lossy().into_owned(),
+        };
+        let argv = vec![format!("/proc/self/fd/{EXECUTABLE_FD}"), INIT_ARGUMENT.into()];
         let construction = Construction {
-            argv: vec![format!("/proc/self/fd/{EXECUTABLE_FD}"), INIT_ARGUMENT.into()],
+            body: Body::Program { argv, bind: Vec::new() },
             data: Vec::new(),
-            bind: Vec::new(),
             etc: None,
-            layout: Layout {
-                workspace: prepare::path_of(&policy.workspace)?,
-                files: folders.path().to_string_lossy().into_owned(),
-            },
-            access: None,
-            memory_folders: Vec::new(),
+            layout,
+            plan: None,
             folders: Some(folders),
         };
         prepare::prepare(ground, &Policy { identity: None, ..policy.clone() }, construction).await

@@ -1,14 +1,16 @@
 //! `serve`: the HTTP service, from configuration to its end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use runtime::{Interpreter, Language};
 use rustix::process::{Resource, getrlimit};
 use sandbox::bubblewrap::Bubblewrap;
+use sandbox::error::SandboxError;
 use sandbox::limits::Cgroups;
+use sandbox::native::Native;
 use sandbox::prepare::Ground;
 use sandbox::{Isolation, Launcher};
 use tokio::net::TcpListener;
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Isolation as Wanted};
 use crate::http;
-use crate::pipeline::Executor;
+use crate::pipeline::{Choice, Executor};
 use crate::state::State;
 use crate::telemetry::log::LogHandle;
 use crate::workspace::{Uids, Workspaces};
@@ -52,7 +54,6 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
              (export WORKSPACE_PATH=/tmp/sandbox_workspace)"
         )
     })?;
-    let isolation = choose(config, &workspaces)?;
     if sandbox::landlock_abi() == 0 && config.isolation != Wanted::None {
         tracing::warn!(
             "This kernel has no Landlock or it is switched off (lsm=landlock,… on its command line): namespaces and seccomp \
@@ -75,31 +76,79 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         }
         interpreters.insert(language, found.map(Arc::new).map_err(|error| error.to_string()));
     }
-    Ok(Executor {
+    let ground = Ground::new(launcher, cgroups).context("the service's cgroup")?;
+    let workspaces = Arc::new(workspaces);
+    let executor = |isolation, choice| Executor {
         isolation,
-        ground: Ground::new(launcher, cgroups).context("the service's cgroup")?,
-        interpreters,
-        workspaces,
+        choice,
+        ground: ground.clone(),
+        interpreters: interpreters.clone(),
+        workspaces: Arc::clone(&workspaces),
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,
         stop: CancellationToken::new(),
         last_sandbox: Mutex::new(None),
+        lacks: OnceLock::new(),
         proving: tokio::sync::Mutex::default(),
-    })
+    };
+    choose(config, &workspaces, executor).await
 }
 
-fn choose(config: &Config, workspaces: &Workspaces) -> Result<Isolation> {
+/// The adapters to try, best first.
+fn candidates(config: &Config) -> Vec<Wanted> {
     match config.isolation {
-        Wanted::None => {
-            tracing::warn!("ISOLATION=none: code runs with the rights of this service, nothing is isolated");
-            Ok(Isolation::None)
-        }
-        Wanted::Auto if config.disable_bwrap => {
-            bail!("Isolation setup failed: DISABLE_BWRAP is set and there is no other isolation here; unset it")
-        }
-        Wanted::Auto | Wanted::Bubblewrap => Bubblewrap::new(workspaces.path(), &workspaces.private_prefix())
-            .map(Isolation::Bubblewrap)
-            .map_err(|error| anyhow::anyhow!("Isolation setup failed: {}", error.detail)),
+        Wanted::Auto if config.disable_bwrap => vec![Wanted::Native],
+        Wanted::Auto => vec![Wanted::Native, Wanted::Bubblewrap],
+        named => vec![named],
     }
+}
+
+/// Takes the first in which a real program runs; never one that nobody named or that isolates less than it should.
+async fn choose(
+    config: &Config,
+    workspaces: &Workspaces,
+    executor: impl Fn(Isolation, Choice) -> Executor,
+) -> Result<Executor> {
+    let mut refused: Vec<(&'static str, String)> = Vec::new();
+    for candidate in candidates(config) {
+        if let Some((name, why)) = refused.last() {
+            tracing::error!("Isolation setup failed: {name}: {why}");
+            tracing::info!("Falling back to {candidate}");
+        }
+        let reason = match (candidate, refused.is_empty()) {
+            (Wanted::None, _) => "ISOLATION=none was asked for: nothing is isolated".to_owned(),
+            _ if config.isolation != Wanted::Auto => {
+                format!("ISOLATION={candidate} was asked for, and a program ran in it")
+            }
+            (_, true) => "the first choice here, and a program ran in it".to_owned(),
+            (_, false) => "what comes before it does not work here, and a program ran in it".to_owned(),
+        };
+        let tried = match adapter(candidate, workspaces) {
+            Ok(isolation) => {
+                let executor = executor(isolation, Choice { reason, refused: refused.clone() });
+                executor.probe(config).await.map(|()| executor)
+            }
+            Err(error) => Err(error.detail),
+        };
+        match tried {
+            Ok(executor) => return Ok(executor),
+            Err(why) => refused.push((name_of(candidate), why)),
+        }
+    }
+    let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    bail!("Isolation setup failed: {}; run `sandbox-executor doctor`", reasons.join("\nbefore that, "))
+}
+
+fn adapter(kind: Wanted, workspaces: &Workspaces) -> Result<Isolation, SandboxError> {
+    let (place, prefix) = (workspaces.path(), workspaces.private_prefix());
+    match kind {
+        Wanted::Auto | Wanted::Native => Native::new(place, &prefix).map(Isolation::Native),
+        Wanted::Bubblewrap => Bubblewrap::new(place, &prefix).map(Isolation::Bubblewrap),
+        Wanted::None => Ok(Isolation::None),
+    }
+}
+
+fn name_of(kind: Wanted) -> &'static str {
+    Wanted::NAMES.iter().find(|(_, each)| *each == kind).map_or("", |(name, _)| name)
 }
 
 /// Serves until a signal says to stop; returns the exit status.
@@ -116,9 +165,6 @@ pub async fn run(config: Config, log: Arc<LogHandle>) -> Result<u8> {
         }
     })?;
     let executor = Arc::new(build(&config, &state.instance).await?);
-    if let Err(reason) = executor.probe(&config).await {
-        bail!("Isolation setup failed: {reason}; run `sandbox-executor doctor`");
-    }
     if !config.listens_on_loopback() && config.api_token.is_none() {
         tracing::warn!(
             "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"
@@ -129,8 +175,14 @@ pub async fn run(config: Config, log: Arc<LogHandle>) -> Result<u8> {
     })?;
     warn_of_what_is_scarce(&config);
     let address = listener.local_addr()?;
-    tracing::info!("Isolation: {} {}", executor.isolation.name(), executor.isolation.version().unwrap_or_default());
-    tracing::info!("Listening on http://{address}");
+    for sentence in executor.lacks.get().into_iter().flatten() {
+        tracing::warn!("{sentence}");
+    }
+    let version = executor.isolation.version().map(|version| format!(" {version}")).unwrap_or_default();
+    let (isolation, reason) = (executor.isolation.name(), &executor.choice.reason);
+    tracing::info!("Isolation: {isolation}{version} ({reason})");
+    let unisolated = if executor.isolation.is_none() { " (isolation: none, nothing is isolated)" } else { "" };
+    tracing::info!("Listening on http://{address}{unisolated}");
 
     let grace = config.shutdown_grace;
     let service = Arc::new(http::Service::new(config, Arc::clone(&executor)));

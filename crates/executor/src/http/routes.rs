@@ -187,6 +187,7 @@ async fn health(State(service): State<Arc<Service>>) -> Response {
         "status": if reason.is_none() { "healthy" } else { "unhealthy" },
         "version": env!("CARGO_PKG_VERSION"),
         "isolation": service.executor.isolation.name(),
+        "isolation_details": isolation_details(&service.executor),
         "platform": platform(),
         "uptime_seconds": service.started.elapsed().as_secs_f64().floor(),
         "active_executions": service.queue.running(),
@@ -221,12 +222,12 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
         .map(|interpreter| json!({"language": interpreter.language, "version": interpreter.version, "warm": false}))
         .collect();
     let config = &service.config;
-    let cgroups = &executor.ground.cgroups;
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "platform": platform(),
         "isolation": executor.isolation.name(),
         "isolation_version": executor.isolation.version(),
+        "isolation_details": isolation_details(executor),
         "workspace_path": executor.workspaces.path(),
         "active_executions": service.queue.running(),
         "queued_executions": service.queue.waiting(),
@@ -242,15 +243,37 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
             "body_bytes": config.max_body_bytes,
             "execution_time": config.max_execution_time.as_secs(),
             "timeout": config.max_timeout.as_secs(),
-            "enforcement": {
-                "memory": if cgroups.memory() { "enforced" } else { "best effort" },
-                "processes": if cgroups.pids() { "enforced" } else { "best effort" },
-                "cpu": if cgroups.cpu() { "enforced" } else { "not enforced" },
-                "landlock_abi": sandbox::landlock_abi(),
-            },
-            "not_enforced_because": cgroups.unavailable(),
+            "enforcement": enforcement(executor),
+            "not_enforced_because": executor.ground.cgroups.unavailable(),
         },
     }))
+}
+
+/// Who keeps programs apart and why it is that one, what it enforces, and what sandboxes have to do without.
+fn isolation_details(executor: &Executor) -> Value {
+    let refused = executor.choice.refused.iter().map(|(name, why)| json!({"isolation": name, "reason": why}));
+    let mode = match (executor.isolation.is_none(), rustix::process::geteuid().is_root()) {
+        (true, _) => "nothing is isolated",
+        (false, true) => "root: a host uid for each session",
+        (false, false) => "ordinary user",
+    };
+    json!({
+        "mode": mode,
+        "reason": executor.choice.reason,
+        "refused": refused.collect::<Vec<_>>(),
+        "enforcement": enforcement(executor),
+        "lacks": executor.lacks.get().map(Vec::as_slice).unwrap_or_default(),
+    })
+}
+
+fn enforcement(executor: &Executor) -> Value {
+    let cgroups = &executor.ground.cgroups;
+    json!({
+        "memory": if cgroups.memory() { "enforced" } else { "best effort" },
+        "processes": if cgroups.pids() { "enforced" } else { "best effort" },
+        "cpu": if cgroups.cpu() { "enforced" } else { "not enforced" },
+        "landlock_abi": if executor.isolation.is_none() { 0 } else { sandbox::landlock_abi() },
+    })
 }
 
 fn platform() -> &'static str {

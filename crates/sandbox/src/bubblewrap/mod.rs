@@ -5,7 +5,6 @@
 //! wherever the workspace lies. Its environment is empty (`/proc/1/environ` would show it) and it is never setuid.
 
 mod argv;
-mod etc;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -16,10 +15,12 @@ use tempfile::TempDir;
 
 use crate::channel;
 use crate::error::{SandboxError, Stage};
-use crate::policy::{Identity, Policy};
+use crate::etc;
+use crate::launcher::Body;
+use crate::plan::{self, HostFiles, SandboxPlan};
+use crate::policy::Policy;
 use crate::prepare::{self, Construction, Ground};
-use crate::running::{Layout, Prepared};
-use argv::HostFiles;
+use crate::running::Prepared;
 
 /// Where bubblewrap is looked for.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
@@ -104,13 +105,7 @@ impl Bubblewrap {
     pub async fn prepare(&self, ground: &Ground, policy: &Policy) -> Result<Prepared, SandboxError> {
         let failed = |error| SandboxError::io(Stage::Launch, "arguments for bubblewrap", error);
         // As root, bubblewrap would map the program's user to root itself.
-        let harmless = |identity: Identity| identity.uid != 0 && identity.gid != 0;
-        if rustix::process::geteuid().is_root() && !policy.identity.is_some_and(harmless) {
-            return Err(SandboxError::new(
-                Stage::Launch,
-                "a sandbox made by root needs a uid and a gid that are not root's",
-            ));
-        }
+        policy.refuse_root()?;
         // Where the service has no identity to change it also has no privilege to bind, and no folder that bubblewrap could not reach.
         let staged = policy.identity.is_some();
         let etc = std::fs::File::open(self.etc.path()).map_err(failed)?.into();
@@ -118,19 +113,21 @@ impl Bubblewrap {
             [workspace, etc] if staged => (workspace.to_string_lossy().into(), etc.to_string_lossy().into()),
             _ => (prepare::path_of(&policy.workspace)?, prepare::path_of(&etc)?),
         };
+        let plan = SandboxPlan::new(policy, &self.host);
         let mut arguments = Vec::new();
-        for argument in argv::arguments(policy, &self.host, &workspace_path, &etc_path) {
+        for argument in argv::arguments(&plan, &workspace_path, &etc_path) {
             arguments.extend_from_slice(argument.as_bytes());
             arguments.push(0);
         }
         let construction = Construction {
-            argv: argv::command(&self.path),
+            body: Body::Program {
+                argv: argv::command(&self.path),
+                bind: if staged { self.staging.to_vec() } else { Vec::new() },
+            },
             data: vec![channel::sealed("arguments", &[&arguments]).map_err(failed)?],
-            bind: if staged { self.staging.to_vec() } else { Vec::new() },
             etc: Some(etc),
-            layout: Layout { workspace: argv::WORKSPACE.into(), files: argv::FILES.into() },
-            access: Some(argv::access(&policy.read_only, &self.host)),
-            memory_folders: ["/tmp", "/dev/shm"].map(str::to_owned).to_vec(),
+            layout: plan::layout(),
+            plan: Some(plan),
             folders: None,
         };
         prepare::prepare(ground, policy, construction).await

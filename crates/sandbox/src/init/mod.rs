@@ -10,7 +10,6 @@ mod program;
 mod sampler;
 mod tree;
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 use crate::channel;
+pub use crate::failure::Failure;
 use crate::limits::Rlimits;
 use crate::sys::{self, Reaped};
 use sampler::Sampler;
@@ -30,8 +30,6 @@ pub const CONTROL_FD: i32 = 3;
 /// Our executable, as the init is started from; closed at once.
 pub const EXECUTABLE_FD: i32 = 4;
 
-/// Name of the step that fails when the caller named a folder that can't be entered.
-pub(crate) const WORKING_DIRECTORY_STEP: &str = "working-directory";
 /// Descriptors from here up are never given to a program.
 pub(crate) const HIGH_FD: i32 = 64;
 
@@ -51,33 +49,12 @@ pub enum Order {
 /// What an init tells the service.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The sandbox stands.
-    Ready,
+    /// The sandbox stands; what it has to do without, as sentences.
+    Ready(Vec<String>),
     /// A step failed; the program did not run.
     Failed(Failure),
     /// The program has ended and nothing else is alive.
     Ended(Ended),
-}
-
-/// A step that failed in a child: which one, on which of its items, with which errno.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Failure {
-    /// The step.
-    pub stage: String,
-    /// The item it failed on, counted from 0, where the step goes over several.
-    pub index: Option<usize>,
-    /// See errno(3).
-    pub errno: i32,
-}
-
-impl Failure {
-    pub(crate) fn new(stage: &str, error: impl Into<io::Error>) -> Self {
-        Self { stage: stage.into(), index: None, errno: error.into().raw_os_error().unwrap_or(libc::EIO) }
-    }
-
-    pub(crate) fn at(stage: &str, index: usize, error: impl Into<io::Error>) -> Self {
-        Self { index: Some(index), ..Self::new(stage, error) }
-    }
 }
 
 /// How the program ended and what all processes used.
@@ -105,7 +82,7 @@ pub struct FileSpec {
 }
 
 /// What the program may reach, as Landlock rules (landlock(7)); reading is allowed wherever something is mounted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// Folders it may execute from.
     pub executable: Vec<String>,
@@ -147,15 +124,24 @@ pub struct ProgramSpec {
 /// The init process itself. Returns its exit code, which nobody looks at.
 pub fn main() -> i32 {
     let Some(control) = sys::inherited_fd(CONTROL_FD) else { return 125 };
-    if let Err(failure) = serve(&control) {
+    drop(sys::inherited_fd(EXECUTABLE_FD));
+    if let Err(error) = sys::promise_one_thread() {
+        channel::send(control.as_fd(), &Report::Failed(Failure::new("one-thread", error)), &[]).ok();
+        return 125;
+    }
+    run(&control, Vec::new())
+}
+
+/// The same in a process that was made to be one; `lacks` is what its sandbox has to do without.
+pub fn run(control: &OwnedFd, lacks: Vec<String>) -> i32 {
+    if let Err(failure) = serve(control, lacks) {
         channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
         return 125;
     }
     0
 }
 
-fn serve(control: &OwnedFd) -> Result<(), Failure> {
-    drop(sys::inherited_fd(EXECUTABLE_FD));
+fn serve(control: &OwnedFd, lacks: Vec<String>) -> Result<(), Failure> {
     drop(sys::inherited_fd(2));
     // Opened before the process stops being dumpable, which would give the file to root (proc_pid_io(5)).
     let io_counters = std::fs::File::open("/proc/self/io").ok();
@@ -168,7 +154,7 @@ fn serve(control: &OwnedFd) -> Result<(), Failure> {
         .map_err(|error| Failure::new("parent-death-signal", error))?;
     let children = sys::child_signal_fd().map_err(|error| Failure::new("signals", error))?;
     let lost = |error| Failure::new("control", error);
-    channel::send(control.as_fd(), &Report::Ready, &[]).map_err(lost)?;
+    channel::send(control.as_fd(), &Report::Ready(lacks), &[]).map_err(lost)?;
 
     // A channel that ends here is a service that went away or wants this sandbox no more.
     let Some(packet) = channel::receive::<Order>(control.as_fd()).map_err(lost)? else { return Ok(()) };

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{Access, Failure, FileSpec, HIGH_FD, ProgramSpec, Report, WORKING_DIRECTORY_STEP};
+use super::{Access, Failure, FileSpec, HIGH_FD, ProgramSpec, Report};
 use crate::channel;
+use crate::failure::WORKING_DIRECTORY_STEP;
 use crate::filter::{landlock, seccomp};
 use crate::limits;
 use crate::sys;

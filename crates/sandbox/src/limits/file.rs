@@ -12,6 +12,12 @@ pub(super) fn open_directory(path: &std::path::Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
+/// The same below another folder.
+pub(super) fn open_directory_at(directory: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(directory, path, flags, Mode::empty())?)
+}
+
 /// Opens an existing file for writing.
 pub(super) fn open_to_write(directory: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     Ok(openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)

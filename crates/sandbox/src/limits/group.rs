@@ -105,6 +105,17 @@ impl Cgroup {
         self.shared.hierarchies.iter().map(|hierarchy| file::open_to_write(hierarchy.directory(), &path)).collect()
     }
 
+    /// The group's folder, to make a process in (clone3(2), CLONE_INTO_CGROUP). Nothing has to move then, and nobody to wait.
+    ///
+    /// # Errors
+    /// That of opening it; `Unsupported` in version 1.
+    pub fn birthplace(&self) -> io::Result<OwnedFd> {
+        match (self.shared.version, self.shared.hierarchies.first()) {
+            (Version::V2, Some(hierarchy)) => file::open_directory_at(hierarchy.directory(), &self.name),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// A source that tells when the kernel kills a process of the group for want of memory. `None` if memory is not
     /// limited or its counter cannot be opened.
     pub fn oom_watch(&self) -> Option<OomWatch> {

@@ -222,6 +222,11 @@ impl Cgroups {
         }
     }
 
+    /// Whether processes can be born in a group (clone3(2), CLONE_INTO_CGROUP): version 2.
+    pub fn has_births(&self) -> bool {
+        self.version() == Some(2)
+    }
+
     /// Removes the instance's own groups where they are empty: for the end of the service, after the last execution.
     /// Best effort; what stays is an empty group, which the next start of the instance uses again.
     pub fn close(self) {

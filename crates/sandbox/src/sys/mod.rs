@@ -1,13 +1,13 @@
 //! The only unsafe code of the project: system calls that no safe crate offers, each behind a function that
 //! a caller cannot misuse without reading its doc. Everything else goes through rustix.
 //!
-//! [`fork`] may only be called by a process with one thread (the launcher, the init): between fork and exec
+//! [`fork`] and [`clone_into`] may only be called by a process with one thread (the launcher, the init): between fork and exec
 //! the child runs ordinary code, which is sound only when no other thread can hold a lock (fork(2)).
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::filter::seccomp::Instruction;
 
@@ -19,25 +19,75 @@ pub enum Forked {
     Parent(i32),
 }
 
-/// How many threads this process has, from `/proc/self/task`.
-fn thread_count() -> Option<usize> {
-    std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+/// Which side of a [`clone_into`] the caller is on.
+pub enum Cloned {
+    /// The new process.
+    Child,
+    /// The old one; the new one's pidfd.
+    Parent(OwnedFd),
+}
+
+/// Whether this process was seen to have one thread, and starts no other.
+static ONE_THREAD: AtomicBool = AtomicBool::new(false);
+
+/// For a launcher or an init, at its start: looks that it has one thread. It must start no other: then it may [`fork`], and so may
+/// its children, also where there is no `/proc` to look at.
+///
+/// # Errors
+/// `EINVAL` when there are more.
+pub fn promise_one_thread() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    ONE_THREAD.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn has_one_thread() -> io::Result<()> {
+    if ONE_THREAD.load(Ordering::Relaxed) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
 }
 
 /// fork(2) for single-threaded processes.
 ///
 /// # Errors
-/// The system call's own; `EINVAL` unless the process is known to have one thread.
+/// The system call's own; `EINVAL` without [`promise_one_thread`].
 pub fn fork() -> io::Result<Forked> {
-    if thread_count() != Some(1) {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: this process has one thread (checked above), so no lock can be held by another one and the
+    has_one_thread()?;
+    // SAFETY: this process has one thread (promised, checked above), so no lock can be held by another one and the
     // child may go on running ordinary code.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid)),
+    }
+}
+
+/// clone3(2) into new namespaces, for single-threaded processes: like [`fork`], and the child is in the namespaces of `flags`
+/// (`CLONE_NEW*`) and in the cgroup behind the descriptor (version 2, Linux 5.7) from its birth. The parent gets the child's pidfd.
+///
+/// # Errors
+/// The system call's own; `EINVAL` without [`promise_one_thread`].
+pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    has_one_thread()?;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero arguments are valid: no stack of its own means a copy of this one, as with fork.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = namespaces | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has a copy of the memory, and this process has one thread (promised, checked above), so no lock
+    // can be held by another one and the child may go on running ordinary code. The C library's idea of the thread's id is
+    // stale in the child; what relies on it (abort, raise, recursive locks of threads) is not used before it forks itself.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Cloned::Child),
+        // SAFETY: the kernel put a new descriptor there that nobody else knows of.
+        _ => Ok(Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
 }
 
@@ -208,13 +258,69 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Gives this process a mount namespace of its own (unshare(2)).
+/// Gives this process new namespaces of these kinds, `CLONE_NEW*` (unshare(2)).
 ///
 /// # Errors
 /// The system call's own; `EPERM` without CAP_SYS_ADMIN.
-pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: CLONE_NEWNS does not change the sharing of descriptors or memory.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
+pub fn unshare(namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: namespaces change what names mean, not the sharing of descriptors or memory; CLONE_FILES, which would, is no
+    // bit of these.
+    check(unsafe { libc::unshare(namespaces & !libc::CLONE_FILES) }).map(drop)
+}
+
+/// Adds attributes (`MOUNT_ATTR_*`) to the mount behind this descriptor, and to all below it if `recursive` (mount_setattr(2),
+/// Linux 5.12).
+///
+/// # Errors
+/// The system call's own.
+pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<()> {
+    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty string and the structure is read for the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const change,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result as libc::c_int).map(drop)
+}
+
+/// Brings the loopback interface of this network namespace up (netdevice(7)).
+///
+/// # Errors
+/// The system calls' own; `EPERM` without CAP_NET_ADMIN.
+pub fn bring_loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: an all-zero ifreq is valid; the name fits, with the zero after it; both requests read and write one ifreq, whose
+    // union holds the flags that the first of them put there.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+            *place = byte as libc::c_char;
+        }
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request))?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request)).map(drop)
+    }
+}
+
+/// Closes every descriptor from `first` up (close_range(2), Linux 5.9).
+///
+/// For a process that lets go of whatever owned them: it must not come to their drops, which would close other files of the
+/// same numbers.
+///
+/// # Errors
+/// The system call's own.
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: touches the descriptor table alone; that no owner is used any more is the caller's promise (above).
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, 0) };
+    check(result as libc::c_int).map(drop)
 }
 
 /// Registers a descriptor that is wholly ours with the async runtime, for these interests (epoll(7)).

@@ -120,6 +120,7 @@ pub(super) fn bubblewrap(config: &Config) -> Check {
     match config.isolation {
         Isolation::None => Check::skipped("bubblewrap", "not needed with ISOLATION=none"),
         Isolation::Auto if config.disable_bwrap => Check::skipped("bubblewrap", "DISABLE_BWRAP is set"),
+        Isolation::Native => Check::skipped("bubblewrap", "not needed with ISOLATION=native"),
         Isolation::Auto | Isolation::Bubblewrap => installed_bubblewrap(),
     }
 }

@@ -1,0 +1,160 @@
+//! The child of the launcher that becomes the init of a sandbox: from fresh namespaces to a process that owns nothing.
+//!
+//! The order is the policy. Everything that takes rights (cgroup, network, mounts) happens first, in the user namespace that
+//! owns the new namespaces; then the child becomes the execution's user, enters one more user namespace, which owns nothing
+//! (user_namespaces(7)), and gives up every capability there, for good. So even a program that won all capabilities of its
+//! user namespace could neither mount nor configure the network. The child then is the init, without another exec: there is
+//! nothing to load, and its memory is a copy of the launcher's, which never holds a byte of a request.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
+use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, CapabilitySets};
+
+use super::mounts::{self, Material};
+use crate::channel;
+use crate::init::{self, CONTROL_FD, Failure, HIGH_FD, Report};
+use crate::plan::{HOSTNAME, INNER_ID, SandboxPlan};
+use crate::sys;
+
+/// Namespaces of a new sandbox. That of cgroups follows when the child is in its group, which becomes its top.
+pub const NAMESPACES: u64 =
+    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+/// The one more that owns the others where the launcher is not root.
+pub const OWNER_NAMESPACE: u64 = libc::CLONE_NEWUSER as u64;
+
+/// What a child is made with.
+pub struct Seed<'a> {
+    /// What it builds.
+    pub plan: &'a SandboxPlan,
+    /// Host uid and gid to become; `None` where the launcher is an ordinary user, whose own they stay.
+    pub identity: Option<(u32, u32)>,
+    /// The launcher's uid and gid.
+    pub launcher_ids: (u32, u32),
+    /// See [`Material::hide_processes`].
+    pub hide_processes: bool,
+    /// Ways into the cgroup to start in.
+    pub entrances: &'a [OwnedFd],
+    /// The workspace.
+    pub workspace: &'a OwnedFd,
+    /// What stands for `/etc`.
+    pub etc: &'a OwnedFd,
+    /// Where it says what went wrong beside the channel.
+    pub stderr: &'a OwnedFd,
+    /// The init's end of the control channel.
+    pub control: &'a OwnedFd,
+}
+
+/// Sets everything up and is the init until its end; returns its exit code.
+pub fn main(seed: &Seed<'_>) -> i32 {
+    match become_init(seed) {
+        Ok((control, lacks)) => init::run(&control, lacks),
+        Err(failure) => {
+            channel::send(seed.control.as_fd(), &Report::Failed(failure), &[]).ok();
+            125
+        }
+    }
+}
+
+/// The init's end of the control channel, and what the sandbox has to do without.
+fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>), Failure> {
+    let fail = |step: &'static str| move |error: io::Error| Failure::new(step, error);
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let host_proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let host_proc = host_proc.map_err(|error| Failure::new("host-proc", error))?;
+    if seed.identity.is_none() {
+        map_ids(&host_proc, seed.launcher_ids).map_err(fail("id-map"))?;
+    }
+    crate::limits::enter(seed.entrances).map_err(fail("cgroup"))?;
+    sys::unshare(libc::CLONE_NEWCGROUP).map_err(fail("cgroup-namespace"))?;
+    rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
+    sys::bring_loopback_up().map_err(fail("loopback"))?;
+    let material = Material {
+        workspace: seed.workspace.as_fd(),
+        etc: seed.etc.as_fd(),
+        owner: seed.identity,
+        hide_processes: seed.hide_processes,
+    };
+    let tree = mounts::build(&seed.plan.mounts, &material)?;
+    if let Some((uid, gid)) = seed.identity {
+        become_user_with_capabilities(uid, gid).map_err(fail("identity"))?;
+    }
+    sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
+    map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
+    if let Some(proc) = &tree.proc {
+        forbid_user_namespaces(proc).map_err(fail("user-namespace-limit"))?;
+    }
+    give_up_capabilities().map_err(|error| Failure::new("capabilities", error))?;
+    rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
+    drop((host_proc, tree.proc));
+    let control = keep_only(seed.control, seed.stderr).map_err(fail("descriptors"))?;
+    Ok((control, tree.lacks))
+}
+
+/// Maps the program's ids to these of the user namespace above, where they are this process's own (user_namespaces(7)).
+fn map_ids(proc: &OwnedFd, (uid, gid): (u32, u32)) -> io::Result<()> {
+    // The files of a process that is not dumpable, as one is not whose ids have changed, belong to root (proc(5)).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    write(proc, "self/setgroups", "deny")?;
+    write(proc, "self/gid_map", &format!("{INNER_ID} {gid} 1\n"))?;
+    write(proc, "self/uid_map", &format!("{INNER_ID} {uid} 1\n"))
+}
+
+/// Lets no user namespace be made below this one (namespaces(7), /proc/sys/user). The filter refuses the calls as well.
+fn forbid_user_namespaces(proc: &OwnedFd) -> io::Result<()> {
+    write(proc, "sys/user/max_user_namespaces", "0")
+}
+
+fn write(folder: &OwnedFd, path: &str, text: &str) -> io::Result<()> {
+    let file = rustix::fs::openat(folder, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
+}
+
+/// Becomes the user, without losing what it takes to make one more user namespace where ordinary users may not
+/// (capabilities(7), "Effect of user ID changes on capabilities").
+fn become_user_with_capabilities(uid: u32, gid: u32) -> io::Result<()> {
+    rustix::thread::set_keep_capabilities(true)?;
+    sys::become_user(uid, gid)?;
+    let kept = rustix::thread::capabilities(None)?;
+    Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: kept.permitted, ..kept })?)
+}
+
+/// Empties every set, and sees to it that no exec fills one again (capabilities(7)).
+fn give_up_capabilities() -> rustix::io::Result<()> {
+    let locked = SecureBits::NO_ROOT_LOCKED
+        | SecureBits::NO_SETUID_FIXUP_LOCKED
+        | SecureBits::KEEP_CAPS_LOCKED
+        | SecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    let on = SecureBits::NO_ROOT | SecureBits::NO_SETUID_FIXUP | SecureBits::NO_CAP_AMBIENT_RAISE;
+    rustix::thread::set_capabilities_secure_bits(on | locked)?;
+    rustix::thread::clear_ambient_capability_set()?;
+    for number in 0..u64::BITS {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            // The kernel knows no more of them.
+            Err(Errno::INVAL) => break,
+            other => other?,
+        }
+    }
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+}
+
+/// Closes every descriptor but what the init needs, under its numbers; the launcher's own above all.
+fn keep_only(control: &OwnedFd, stderr: &OwnedFd) -> io::Result<OwnedFd> {
+    let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
+    let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD);
+    let kept = [high(null.as_fd())?, high(null.as_fd())?, high(stderr.as_fd())?, high(control.as_fd())?];
+    for (number, fd) in kept.iter().enumerate() {
+        sys::place_fd(fd.as_raw_fd(), number as i32)?;
+    }
+    drop((kept, null));
+    // The owners of what this closes, the launcher's, are never looked at again: the process ends without going back to them.
+    sys::close_from(CONTROL_FD + 1)?;
+    let control = sys::inherited_fd(CONTROL_FD).ok_or(io::ErrorKind::NotConnected)?;
+    rustix::io::ioctl_fioclex(&control)?;
+    Ok(control)
+}
