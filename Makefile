@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO := cargo
 PACKAGES := bubblewrap python3 nodejs build-essential curl
 
-.PHONY: setup build demo serve check test security bench soak fmt
+.PHONY: setup build demo serve check test security bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -19,6 +19,7 @@ serve: build ## Leaves the service running on http://127.0.0.1:8080
 
 check: setup ## Format and lints.
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo "SKIPPED: licences and bans (deny.toml) are not checked: cargo install cargo-deny"; fi
@@ -35,9 +36,14 @@ security: build ## The attacks alone, as a table.
 bench: build ## Latencies beside the floors of the same machine; fails on a broken promise.
 	$(CARGO) run --release --quiet -p bench -- --check
 
-soak: build ## What takes long: 2,000 executions and no growth, clients that drip.
+fuzz: setup ## Looks for inputs that break a property, FUZZ_SECONDS (60) for each target.
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --quiet --locked cargo-fuzz
+	./scripts/fuzz
+
+soak: build fuzz ## What takes long: fuzzing, 2,000 executions and no growth, clients that drip.
 	$(CARGO) run --release --quiet -p bench -- soak
 	$(CARGO) test -p conformance -- --ignored
 
 fmt:
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml

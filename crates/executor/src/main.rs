@@ -2,21 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-mod admission;
-mod cli;
-mod config;
-mod http;
-mod offload;
-mod pipeline;
-mod state;
-mod telemetry;
-mod workspace;
-
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use clap_complete::Shell;
-use config::Config;
+use sandbox_executor::config::{self, Config};
+use sandbox_executor::{cli, telemetry};
 
 fn command() -> Command {
     let shell = clap::Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell));

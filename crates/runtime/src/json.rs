@@ -1,16 +1,17 @@
 //! Strict JSON (RFC 8259) for what strangers send: bounded depth, numbers that a double can hold or integers of any
 //! length, and, where asked for, no key twice.
 
+#[cfg(any(test, fuzzing))]
+pub mod property;
+
 use std::collections::HashSet;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Arrays and objects inside each other.
 pub const MAX_DEPTH: usize = 128;
-/// How serde_json hands numbers to a visitor when it keeps their digits.
-const NUMBER_TOKEN: &str = "$serde_json::private::Number";
-
 /// What to think of a key that stands twice in one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
@@ -94,10 +95,8 @@ impl<'de> Visitor<'de> for Checker {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if key == NUMBER_TOKEN && seen.is_empty() {
-                return number(&entries.next_value::<String>()?);
-            }
+        while let Some(key) = entries.next_key_seed(KeyReader)? {
+            let Key::Text(key) = key else { return number(&entries.next_value::<String>()?) };
             entries.next_value_seed(self.deeper()?)?;
             if self.keys == Keys::Unique && !seen.insert(key.clone()) {
                 return Err(A::Error::custom(format_args!("the key {key:?} stands twice in one object")));
@@ -105,6 +104,39 @@ impl<'de> Visitor<'de> for Checker {
         }
         // An empty object at the deepest level counts like a full one.
         self.deeper().map(drop)
+    }
+}
+
+/// serde_json hands a number whose digits it keeps to a visitor as a map with one key.
+enum Key {
+    Text(String),
+    OfNumber,
+}
+
+/// Tells the key of a number from one that was written and has the same name: only text can be asked for as an option.
+struct KeyReader;
+
+impl<'de> DeserializeSeed<'de> for KeyReader {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyReader {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        String::deserialize(deserializer).map(Key::Text)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Key, E> {
+        Ok(Key::OfNumber)
     }
 }
 
@@ -118,8 +150,79 @@ fn number<E: Error>(digits: &str) -> Result<(), E> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// JSON, and what is JSON but for one letter.
+    pub(crate) fn any_text() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            prop::sample::select(vec![
+                "null",
+                "true",
+                "false",
+                "0",
+                "-0",
+                "0.5",
+                "-1e9",
+                "1E+400",
+                "1e-400",
+                "12345678901234567890123",
+                "\"\"",
+                "\"\\ud83d\\ude00\"",
+                "\"\\ud83d\"",
+                "\"\\u0000\"",
+                "\"\\/\"",
+                "\"é\"",
+                "[]",
+                "{}",
+            ])
+            .prop_map(str::to_owned),
+            "-?[0-9.eE+]{1,8}",
+            "\"[ -~\\t]{0,4}\"",
+        ];
+        let whole = leaf.prop_recursive(6, 40, 4, |inner| {
+            let key = prop::sample::select(vec!["a", "\\u0061", "b", "", "$serde_json::private::Number", "__timeout"]);
+            let entry = (key, inner.clone()).prop_map(|(key, value)| format!("\"{key}\" :{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+                prop::collection::vec(entry, 0..4).prop_map(|entries| format!("{{{}}}", entries.join(",\n"))),
+            ]
+        });
+        (whole, any::<bool>(), any::<prop::sample::Index>(), "[\\[\\]{}\":,0-9eE.\\-+\\\\ \t\u{b}\u{1f}]?").prop_map(
+            |(mut text, damaged, at, letter)| {
+                if damaged {
+                    let at = at.index(text.chars().count() + 1);
+                    let at = text.char_indices().nth(at).map_or(text.len(), |(at, _)| at);
+                    let rest = text.split_off(at);
+                    text.extend(letter.chars().chain(rest.chars().skip(1)));
+                }
+                text
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn any_text_is_judged_as_the_grammar_says(text in any_text()) {
+            property::holds(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_key_named_as_serde_json_names_its_numbers_is_a_key() {
+        for good in [
+            r#"{"$serde_json::private::Number":"x"}"#,
+            r#"{"$serde_json::private::Number":"1","b":{"$serde_json::private::Number":[]}}"#,
+        ] {
+            assert!(property::holds(good.as_bytes()), "{good}");
+        }
+        assert!(!property::holds(br#"{"$serde_json::private::Number":1,"$serde_json::private::Number":2}"#));
+        let deep = format!(r#"{}{{"$serde_json::private::Number":"1"}}{}"#, "[".repeat(128), "]".repeat(128));
+        assert!(!property::holds(deep.as_bytes()));
+    }
 
     fn nested(depth: usize) -> String {
         format!("{}{}", "[".repeat(depth), "]".repeat(depth))

@@ -23,6 +23,9 @@
 //! exit code, signal, times and memory come from the kernel. For shell there is no bootstrap: what the script itself
 //! writes to descriptor 3 is its return value, without a frame.
 
+#[cfg(any(test, fuzzing))]
+pub mod property;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
@@ -126,7 +129,7 @@ pub fn result(bytes: &[u8], total: u64) -> Returned {
     };
     match kind {
         b'R' => value(payload),
-        b'E' => match serde_json::from_slice(payload) {
+        b'E' => match checked(payload).and_then(|text| serde_json::from_str(text).map_err(|error| error.to_string())) {
             Ok(reported) => Returned::Error(reported),
             Err(error) => Returned::Damaged(format!("the reported error is not readable: {error}")),
         },
@@ -150,19 +153,24 @@ fn too_long(bytes: u64) -> String {
 }
 
 fn value(bytes: &[u8]) -> Returned {
-    let parsed = std::str::from_utf8(bytes)
-        .map_err(|error| error.to_string())
-        .and_then(|text| json::check(text, json::Keys::AnyOrder).map(|()| text).map_err(|error| error.to_string()))
-        .and_then(|text| RawValue::from_string(text.to_owned()).map_err(|error| error.to_string()));
-    match parsed {
+    let value =
+        checked(bytes).and_then(|text| RawValue::from_string(text.to_owned()).map_err(|error| error.to_string()));
+    match value {
         Ok(value) => Returned::Value(value),
         Err(error) => Returned::Damaged(format!("the return value is not JSON: {error}")),
     }
 }
 
+/// The bytes as text that is strict JSON, or what is wrong with them.
+fn checked(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    json::check(text, json::Keys::AnyOrder).map(|()| text).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::tests::any_text;
     use proptest::prelude::*;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -223,10 +231,36 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), framed: bool) {
-            let bytes = if framed { frame(b'R', &bytes) } else { bytes };
-            result(&bytes, bytes.len() as u64);
-            plain_result(&bytes, bytes.len() as u64);
+        fn any_bytes_are_read_right(bytes in prop::collection::vec(any::<u8>(), 0..64), kind in "[REX]") {
+            property::holds(&bytes);
+            property::holds(&frame(kind.as_bytes()[0], &bytes));
+        }
+
+        #[test]
+        fn any_text_is_read_right(text in any_text(), kind in "[REX]", after in any_text()) {
+            property::holds(text.as_bytes());
+            property::holds(&[frame(kind.as_bytes()[0], text.as_bytes()), after.into_bytes()].concat());
+        }
+    }
+
+    #[test]
+    fn the_bound_is_the_last_that_fits() {
+        let value = format!("\"{}\"", "x".repeat(MAX_RETURN_BYTES - 2));
+        let longer = format!("{value} ");
+        assert_eq!(property::holds(&frame(b'R', value.as_bytes())), (true, false));
+        assert_eq!(property::holds(&frame(b'R', longer.as_bytes())), (false, false));
+        assert_eq!(property::holds(value.as_bytes()), (false, true));
+        assert_eq!(property::holds(longer.as_bytes()), (false, false));
+    }
+
+    #[test]
+    fn every_seed_of_the_fuzzer_is_read_right() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/result");
+        let seeds = std::fs::read_dir(seeds).expect("the seeds are committed");
+        let read = seeds.map(|seed| std::fs::read(seed.expect("a seed").path()).expect("a readable seed"));
+        let found: Vec<_> = read.map(|bytes| property::holds(&bytes)).collect();
+        for expected in [(true, false), (false, true), (false, false)] {
+            assert!(found.contains(&expected), "no seed of {expected:?}");
         }
     }
 }

@@ -9,6 +9,9 @@
 //!
 //! The end of the stream means that the peer is gone. No byte of a request travels here but inside sealed memfds.
 
+#[cfg(any(test, fuzzing))]
+pub mod property;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,9 +52,13 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Sends one message; waits for room.
 ///
 /// # Errors
-/// sendmsg(2)'s own; `EPIPE` when the peer is gone.
+/// sendmsg(2)'s own; `EPIPE` when the peer is gone, `EMSGSIZE` for a message that no receiver has room for.
 pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MAX_PACKET {
+        // Cut off it would be no message, and its receiver would leave.
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -82,7 +89,8 @@ pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option
             _ => {}
         }
     }
-    let message = serde_json::from_slice(&bytes[..received.bytes])?;
+    let message = serde_json::from_slice(&bytes[..received.bytes]);
+    let message = message.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(Some(Packet { message, fds, pid }))
 }
 
@@ -149,4 +157,42 @@ pub fn sealed(name: &str, parts: &[&[u8]]) -> io::Result<OwnedFd> {
     io::Seek::rewind(&mut file)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_that_does_not_fit_is_not_sent() {
+        let (ours, theirs) = pair().unwrap();
+        let quotes = 2;
+        send(ours.as_fd(), &"x".repeat(MAX_PACKET - quotes), &[]).unwrap();
+        assert_eq!(receive::<String>(theirs.as_fd()).unwrap().unwrap().message.len(), MAX_PACKET - quotes);
+        let error = send(ours.as_fd(), &"x".repeat(MAX_PACKET - quotes + 1), &[]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+    }
+
+    #[test]
+    fn every_seed_of_the_fuzzer_is_a_message_or_refused() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/channel");
+        let seeds = std::fs::read_dir(seeds).expect("the seeds are committed");
+        let read = seeds.map(|seed| std::fs::read(seed.expect("a seed").path()).expect("a readable seed"));
+        let found: Vec<_> = read.map(|bytes| property::holds(&bytes)).collect();
+        assert!(found.contains(&true) && found.contains(&false), "{found:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_packet_is_a_message_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            name in "(Ready|Failed|Ended|Start|Kill|number|argv|stage|x)",
+            value in "[\\[\\]{}\":,0-9a-z.\\-]{0,30}",
+        ) {
+            property::holds(&bytes);
+            property::holds(format!("\"{name}\"").as_bytes());
+            property::holds(format!("{{\"{name}\":{value}}}").as_bytes());
+        }
+    }
 }

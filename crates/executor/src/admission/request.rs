@@ -1,5 +1,8 @@
 //! The body of `POST /execute`: strict JSON in, a valid request or every violation at once out.
 
+#[cfg(any(test, fuzzing))]
+pub mod property;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,15 +1,7 @@
+use super::property::ceilings;
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;
-
-fn ceilings() -> Ceilings {
-    Ceilings {
-        code_bytes: 1000,
-        default_timeout: Duration::from_secs(300),
-        max_timeout: Duration::from_secs(3600),
-        limits: RequestedLimits { memory_mb: 512, cpu_cores: 1.0, processes: 128, output_bytes: 1000 },
-    }
-}
 
 fn judge(body: &str) -> Result<ExecuteRequest, Vec<Violation>> {
     parse(body.as_bytes(), &ceilings())
@@ -88,24 +80,64 @@ fn a_working_directory_is_made_plain() {
     }
 }
 
+#[test]
+fn every_seed_of_the_fuzzer_is_judged_right() {
+    let seeds = |target: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
+        let seeds = std::fs::read_dir(folder).expect("the seeds are committed");
+        seeds.map(|seed| std::fs::read(seed.expect("a seed").path()).expect("a readable seed"))
+    };
+    let accepted: Vec<_> = seeds("request").map(|body| property::holds(&body)).collect();
+    assert!(accepted.contains(&true) && accepted.contains(&false), "{accepted:?}");
+    let names: Vec<_> = seeds("names").map(|text| property::names_hold(&String::from_utf8_lossy(&text))).collect();
+    for expected in [(true, true), (false, true), (false, false)] {
+        assert!(names.contains(&expected), "no seed of {expected:?}");
+    }
+}
+
+/// A member that is often right.
+fn any_member() -> impl Strategy<Value = String> {
+    let name = |name: &'static str| Just(format!("\"{name}\""));
+    let value = |good: &'static str| prop_oneof![3 => good, 1 => "[\\[\\]{}\":,0-9a-z.\\-]{0,12}", 1 => Just("null".to_owned())];
+    let id = "\"[a-zA-Z0-9._/-]{1,12}\"";
+    let limit = "\\{(\"(memory_mb|cpu_cores|processes|output_bytes|speed)\":(1|0|0\\.5|128|129|512|1000|1e2|-1))?\\}";
+    prop_oneof![
+        4 => (name("timeout"), value("(1|300|3600|3601|0)")),
+        4 => (name("event"), value("\\{(\"__timeout\":(1|60|3601|null))?\\}")),
+        4 => (name("env_vars"), value("\\{(\"[A-Z_]?[A-Z0-9=]{1,3}\":\"[a-z]{0,3}(\\\\u0000)?\")?\\}")),
+        2 => (name("execution_id"), value(id)),
+        2 => (name("session_id"), value(id)),
+        1 => (name("stdin"), value("\"[ -!#-\\[\\]-~]{0,8}\"")),
+        2 => (name("working_directory"), value("\"/?[a-z./%]{0,8}\"")),
+        1 => (name("mode"), value("\"(auto|handler|script|maybe)\"")),
+        4 => (name("limits"), value(limit)),
+        1 => (name("colour"), value("1")),
+    ]
+    .prop_map(|(name, value)| format!("{name}:{value}"))
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
     #[test]
-    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = parse(&body, &ceilings());
+    fn any_bytes_are_judged_right(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        property::holds(&body);
     }
 
     #[test]
-    fn no_member_makes_it_panic(
-        name in "(code|language|timeout|event|limits|env_vars|mode|stdin|x)",
-        value in "[\\[\\]{}\":,0-9a-z.\\-]{0,30}",
+    fn any_members_are_judged_right(
+        code in "\"[a-z\\\\n]{0,8}\"",
+        language in "\"(python3?|node|nodejs|javascript|shell|bash|sh|cobol)\"",
+        members in prop::collection::vec(any_member(), 0..6),
     ) {
-        let _ = judge(&format!(r#"{{"code":"1","language":"sh","{name}":{value}}}"#));
+        let members: String = members.iter().map(|member| format!(",{member}")).collect();
+        property::holds(format!(r#"{{"code":{code},"language":{language}{members}}}"#).as_bytes());
     }
 
     #[test]
-    fn an_id_is_safe_as_a_file_name(text in "[a-zA-Z0-9./_\\-\\x00]{0,140}") {
-        if is_id(&text) {
-            prop_assert!(!text.contains(['/', '\0']) && !text.starts_with('.') && !text.is_empty() && text.len() <= 128);
-        }
+    fn any_text_is_judged_right_as_a_name(text in "(\\.{0,3}|%2e|/|[a-zA-Z0-9_\\-\\x00é]{0,140}){0,12}", long in ".{0,4}") {
+        property::names_hold(&text);
+        property::names_hold(&long);
+        property::names_hold(&long.repeat(2560));
     }
 }

@@ -10,8 +10,10 @@
 //! kernel can keep the verdict of every other number in a bitmap and skip the program (Linux 5.11,
 //! `seccomp_cache_prepare`).
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod interpreter;
+#[cfg(any(test, fuzzing))]
+pub mod property;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -64,7 +66,12 @@ impl Arch {
 ///
 /// The caller sets no_new_privs first and installs it last: it refuses what a launcher needs.
 pub fn compile(arch: Arch) -> Vec<Instruction> {
-    let search = search(&ranges(arch));
+    compile_list(arch, list(arch))
+}
+
+/// The same for any list that names no number twice.
+fn compile_list(arch: Arch, list: Vec<(u32, Rule<'_>)>) -> Vec<Instruction> {
+    let search = search(&ranges(list));
     let mut program = vec![load(OFFSET_ARCH), jump(JEQ, arch.audit(), 1, 0), ret(KILL_PROCESS), load(OFFSET_NUMBER)];
     if arch == Arch::X86_64 {
         // x32 is x86_64 to the arch field and sets a bit in the number.
@@ -76,15 +83,15 @@ pub fn compile(arch: Arch) -> Vec<Instruction> {
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rule {
+enum Rule<'a> {
     Allow,
     /// Refused with this error.
     Errno(u16),
     /// Allowed if every check on the arguments passes; the first that does not gives the error.
-    Arguments(&'static [Check]),
+    Arguments(&'a [Check<'a>]),
 }
 
-impl Rule {
+impl Rule<'_> {
     /// The verdict before any argument is looked at.
     fn action(self) -> u32 {
         match self {
@@ -96,57 +103,70 @@ impl Rule {
 
 /// A condition on the lower 32 bits of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Check {
+struct Check<'a> {
     argument: u32,
     mask: u32,
-    values: &'static [u32],
+    values: &'a [u32],
     /// Whether being one of the values passes or fails.
     passes: bool,
     errno: u16,
 }
 
-impl Check {
+impl<'a> Check<'a> {
     /// Passes if the masked argument is one of `values`.
-    const fn only(argument: u32, mask: u32, values: &'static [u32], errno: u16) -> Self {
-        Self { argument, mask, values, passes: true, errno }
+    const fn only(argument: u32, mask: u32, values: &'a [u32], errno: u16) -> Self {
+        Self::new(argument, mask, values, true, errno)
     }
 
     /// Passes if the masked argument is none of `values`.
-    const fn none(argument: u32, mask: u32, values: &'static [u32], errno: u16) -> Self {
-        Self { argument, mask, values, passes: false, errno }
+    const fn none(argument: u32, mask: u32, values: &'a [u32], errno: u16) -> Self {
+        Self::new(argument, mask, values, false, errno)
+    }
+
+    /// What can't be compiled is an error of the build: the table is a constant.
+    const fn new(argument: u32, mask: u32, values: &'a [u32], passes: bool, errno: u16) -> Self {
+        assert!(argument < 6, "a call has six arguments");
+        assert!(!values.is_empty() && values.len() <= MAX_VALUES, "a comparison jumps over the others");
+        Self { argument, mask, values, passes, errno }
     }
 }
 
+/// Most values of one check: as far as a conditional jump reaches.
+const MAX_VALUES: usize = 255;
+
 /// Numbers from `first` up to the next range share a rule.
-struct Range {
+struct Range<'a> {
     first: u32,
-    rule: Rule,
+    rule: Rule<'a>,
+}
+
+/// The table's numbers and rules for `arch`.
+fn list(arch: Arch) -> Vec<(u32, Rule<'static>)> {
+    let calls = TABLE.iter().flat_map(|group| group.1.iter().map(move |call| (call.number(arch), group.0)));
+    calls.filter_map(|(number, rule)| Some((number?, rule))).collect()
 }
 
 /// The list as ranges that cover every number.
-fn ranges(arch: Arch) -> Vec<Range> {
-    let mut listed: Vec<(u32, Rule)> = TABLE
-        .iter()
-        .flat_map(|group| group.1.iter().map(move |call| (call.number(arch), group.0)))
-        .filter_map(|(number, rule)| Some((number?, rule)))
-        .collect();
-    listed.sort_by_key(|&(number, _)| number);
-
+fn ranges(mut list: Vec<(u32, Rule<'_>)>) -> Vec<Range<'_>> {
+    list.sort_by_key(|&(number, _)| number);
     let mut ranges = vec![Range { first: 0, rule: Rule::Errno(ENOSYS) }];
-    let mut next = 0;
-    for (number, rule) in listed {
-        if number > next {
-            start(&mut ranges, next, Rule::Errno(ENOSYS));
+    // The number after the last one seen; none after the largest there is.
+    let mut next = Some(0);
+    for (number, rule) in list {
+        if let Some(gap) = next.filter(|&gap| gap < number) {
+            start(&mut ranges, gap, Rule::Errno(ENOSYS));
         }
         start(&mut ranges, number, rule);
-        next = number + 1;
+        next = number.checked_add(1);
     }
-    start(&mut ranges, next, Rule::Errno(ENOSYS));
+    if let Some(gap) = next {
+        start(&mut ranges, gap, Rule::Errno(ENOSYS));
+    }
     ranges
 }
 
 /// Begins a range, unless it only continues the one before.
-fn start(ranges: &mut Vec<Range>, first: u32, rule: Rule) {
+fn start<'a>(ranges: &mut Vec<Range<'a>>, first: u32, rule: Rule<'a>) {
     match ranges.last_mut() {
         Some(last) if last.rule == rule => {}
         Some(last) if last.first == first => last.rule = rule,
@@ -156,7 +176,7 @@ fn start(ranges: &mut Vec<Range>, first: u32, rule: Rule) {
 
 /// A binary search, with the number in the accumulator. Jumps are relative, so parts can be
 /// joined.
-fn search(ranges: &[Range]) -> Vec<Instruction> {
+fn search(ranges: &[Range<'_>]) -> Vec<Instruction> {
     if let [range] = ranges {
         return leaf(range.rule);
     }
@@ -181,7 +201,7 @@ fn branch(first: u32, below: usize) -> Vec<Instruction> {
 }
 
 /// The end of a search: the checks, if any, and the verdict.
-fn leaf(rule: Rule) -> Vec<Instruction> {
+fn leaf(rule: Rule<'_>) -> Vec<Instruction> {
     let mut program = Vec::new();
     if let Rule::Arguments(checks) = rule {
         for check in checks {
@@ -193,7 +213,7 @@ fn leaf(rule: Rule) -> Vec<Instruction> {
 }
 
 /// One check: falls through to what follows, or returns the error.
-fn compare(check: &Check) -> Vec<Instruction> {
+fn compare(check: &Check<'_>) -> Vec<Instruction> {
     // Little-endian: the lower half comes first.
     let mut program = vec![load(OFFSET_ARGUMENTS + 8 * check.argument)];
     if check.mask != u32::MAX {

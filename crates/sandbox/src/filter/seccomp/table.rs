@@ -35,7 +35,7 @@ impl Call {
 }
 
 /// Calls that share a rule and the reason for it.
-pub(super) struct Group(pub(super) Rule, pub(super) &'static [Call]);
+pub(super) struct Group(pub(super) Rule<'static>, pub(super) &'static [Call]);
 
 /// `read 0 63; open 2 -;` is name, number on x86_64, number on aarch64.
 macro_rules! calls {

@@ -31,7 +31,7 @@ fn call(arch: Arch, nr: u32, args: [u64; 6]) -> u32 {
 }
 
 /// The rule the list gives a number, without the compiler.
-fn listed(arch: Arch, nr: u32) -> (&'static str, Rule) {
+fn listed(arch: Arch, nr: u32) -> (&'static str, Rule<'static>) {
     TABLE
         .iter()
         .flat_map(|group| group.1.iter().map(move |call| (call, group.0)))
@@ -41,15 +41,7 @@ fn listed(arch: Arch, nr: u32) -> (&'static str, Rule) {
 
 /// The verdict the list gives a call, without the compiler.
 fn intended(arch: Arch, nr: u32, args: [u64; 6]) -> u32 {
-    let (_, rule) = listed(arch, nr);
-    let failed = match rule {
-        Rule::Arguments(checks) => checks.iter().find(|check| {
-            let value = args[check.argument as usize] as u32 & check.mask;
-            check.values.contains(&value) != check.passes
-        }),
-        _ => None,
-    };
-    failed.map_or(rule.action(), |check| ERRNO | u32::from(check.errno))
+    property::verdict(listed(arch, nr).1, args)
 }
 
 fn number(arch: Arch, name: &str) -> u32 {
@@ -146,7 +138,7 @@ fn verdicts(arch: Arch) -> String {
     text
 }
 
-fn describe(check: &Check) -> String {
+fn describe(check: &Check<'_>) -> String {
     let values: Vec<_> = check.values.iter().map(|value| format!("{value:#x}")).collect();
     let verb = if check.passes { "in" } else { "not in" };
     let Check { argument, mask, errno, .. } = check;
@@ -274,6 +266,39 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_list_is_compiled_right(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        property::holds(&bytes);
+    }
+}
+
+#[test]
+fn every_seed_of_the_fuzzer_is_compiled_right() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/seccomp");
+    let far = std::fs::read_dir(seeds)
+        .expect("the seeds are committed")
+        .map(|seed| std::fs::read(seed.expect("a seed").path()).expect("a readable seed"))
+        .filter(|bytes| property::holds(bytes).contains(&JA))
+        .count();
+    assert!(far > 0, "no seed needs a far branch");
+}
+
+#[test]
+fn the_largest_number_has_nothing_above() {
+    let program = compile_list(Arch::Aarch64, vec![(u32::MAX, Rule::Allow), (0, Rule::Allow)]);
+    let arch = Arch::Aarch64.audit();
+    for (nr, verdict) in [(0, ALLOW), (1, MISSING), (u32::MAX - 1, MISSING), (u32::MAX, ALLOW)] {
+        assert_eq!(
+            evaluate(&program, &SeccompData { nr, arch, instruction_pointer: 0, args: [0; 6] }),
+            verdict,
+            "{nr}"
+        );
+    }
+}
+
 /// Small values, single bits and the values of the checks as often as arbitrary ones, junk above.
 fn any_arguments() -> impl Strategy<Value = [u64; 6]> {
     let mentioned: Vec<u64> = TABLE
@@ -305,19 +330,7 @@ fn programs_are_what_the_kernel_accepts() {
     for arch in ARCHES {
         let program = compile(arch);
         println!("{arch:?}: {} instructions", program.len());
-        assert!(program.len() <= 4096, "BPF_MAXINSNS");
-        assert_eq!(program.last().map(|last| last.code), Some(RET));
-        for (at, instruction) in program.iter().enumerate() {
-            let rest = program.len() - at - 1;
-            let Instruction { code, jt, jf, k } = *instruction;
-            match code {
-                JEQ | JGE => assert!(usize::from(jt.max(jf)) < rest, "{at}: {instruction:?}"),
-                JA => assert!((k as usize) < rest, "{at}: {instruction:?}"),
-                LOAD => assert!(k < 64 && k.is_multiple_of(4), "{at}: {instruction:?}"),
-                AND | RET => {}
-                _ => panic!("{at}: {instruction:?}"),
-            }
-        }
+        property::assert_accepted(&program);
     }
 }
 
@@ -340,13 +353,13 @@ fn far_branches_reach() {
 fn verdicts_that_need_no_argument_load_none() {
     // Only then does the kernel keep an allowed number in its bitmap and skip the program.
     for arch in ARCHES {
-        for range in ranges(arch) {
+        for range in ranges(list(arch)) {
             let arguments = matches!(range.rule, Rule::Arguments(_));
             let loads = leaf(range.rule).iter().any(|instruction| instruction.code == LOAD);
             assert_eq!(loads, arguments, "{arch:?} {}", range.first);
         }
         let loads = compile(arch).iter().filter(|instruction| instruction.code == LOAD).count();
-        let checks: usize = ranges(arch)
+        let checks: usize = ranges(list(arch))
             .iter()
             .map(|range| leaf(range.rule))
             .map(|leaf| leaf.iter().filter(|instruction| instruction.code == LOAD).count())

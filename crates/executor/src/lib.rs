@@ -1,0 +1,18 @@
+//! What the program `sandbox-executor` is made of; its command line is in `main.rs`.
+//!
+//! A library beside the program, so that the fuzzer reaches what reads a stranger's request. Nobody else is to use it.
+
+#![forbid(unsafe_code)]
+
+mod admission;
+pub mod cli;
+pub mod config;
+mod http;
+mod offload;
+mod pipeline;
+mod state;
+pub mod telemetry;
+mod workspace;
+
+#[cfg(fuzzing)]
+pub use admission::request::property as request_property;
