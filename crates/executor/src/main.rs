@@ -67,6 +67,9 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
     if let Some(("doctor", arguments)) = matches.subcommand() {
         // Without a log: a configuration or a log file that can't be used is a finding.
         let arguments = cli::doctor::Arguments::from_arg_matches(arguments)?;
+        if let Ok(config) = &config {
+            cli::serve::take_subordinate_ids(config)?;
+        }
         let runtime = tokio_runtime()?;
         let code = runtime.block_on(cli::doctor::run(config, &arguments));
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -77,6 +80,8 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         cli::config::run(&config)?;
         return Ok(0);
     }
+    // While there is one thread. A single execution from the terminal works on its user's own files.
+    let ids = if matches.subcommand_name() == Some("run") { None } else { cli::serve::take_subordinate_ids(&config)? };
     let mut log_settings = config.log_settings();
     if matches.subcommand_name() == Some("run") && *config.source("LOG_LEVEL") == config::Source::Default {
         // The terminal is the program's.
@@ -91,7 +96,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         }
         _ => {
             let log = std::sync::Arc::new(log);
-            let ended = runtime.block_on(cli::serve::run(config, std::sync::Arc::clone(&log)));
+            let ended = runtime.block_on(cli::serve::run(config, ids, std::sync::Arc::clone(&log)));
             // Where the log goes, people look for why it did not start.
             let code = ended.unwrap_or_else(|error| {
                 tracing::error!("{error:#}");

@@ -23,6 +23,7 @@ mod plan;
 pub mod policy;
 pub mod prepare;
 pub mod running;
+pub mod subordinate;
 #[allow(unsafe_code)]
 mod sys;
 mod unisolated;

@@ -31,6 +31,22 @@ const DESCRIPTORS_EACH: u64 = 16;
 /// Exit status after a signal to stop: 128 + SIGTERM.
 const STOPPED: u8 = 143;
 
+/// For an ordinary user who has subordinate ids: enters a user namespace in which they can be given to sandboxes. To be called
+/// while there is one thread. What came of it, for the log; `None` where it does not matter.
+///
+/// # Errors
+/// When the process is of no use any more, see [`sandbox::subordinate::enter`].
+pub fn take_subordinate_ids(config: &Config) -> Result<Option<String>> {
+    if rustix::process::geteuid().is_root() || config.isolation == Wanted::None {
+        return Ok(None);
+    }
+    let entered = sandbox::subordinate::enter().context("Host uids for sandboxes")?;
+    Ok(Some(match entered {
+        Ok(()) => "Host uids: one for each session, of this user's subordinate ids".into(),
+        Err(why) => format!("Host uids: every sandbox has this user's own, there are no subordinate ids to use: {why}"),
+    }))
+}
+
 /// Finds out what this host can do and makes everything that executions need.
 ///
 /// # Errors
@@ -155,7 +171,10 @@ fn name_of(kind: Wanted) -> &'static str {
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub async fn run(config: Config, log: Arc<LogHandle>) -> Result<u8> {
+pub async fn run(config: Config, ids: Option<String>, log: Arc<LogHandle>) -> Result<u8> {
+    if let Some(ids) = ids {
+        tracing::info!("{ids}");
+    }
     let state = State::open(&config.state_path).map_err(|error| {
         let path = config.state_path.display();
         if error.kind() == std::io::ErrorKind::ResourceBusy {

@@ -254,8 +254,11 @@ fn isolation_details(executor: &Executor) -> Value {
     let refused = executor.choice.refused.iter().map(|(name, why)| json!({"isolation": name, "reason": why}));
     let mode = match (executor.isolation.is_none(), rustix::process::geteuid().is_root()) {
         (true, _) => "nothing is isolated",
+        (false, true) if sandbox::subordinate::is_root_of_a_namespace() => {
+            "root of a user namespace: a host uid for each session"
+        }
         (false, true) => "root: a host uid for each session",
-        (false, false) => "ordinary user",
+        (false, false) => "ordinary user: every sandbox has the service's own host uid",
     };
     json!({
         "mode": mode,

@@ -57,7 +57,9 @@ impl Bubblewrap {
                 path.display()
             )));
         }
-        if metadata.uid() != 0 && rustix::process::geteuid().is_root() {
+        // In a user namespace the host's root has no number of its own.
+        let roots: &[u32] = if crate::subordinate::is_root_of_a_namespace() { &[0, 65_534] } else { &[0] };
+        if !roots.contains(&metadata.uid()) && rustix::process::geteuid().is_root() {
             return Err(unusable(format!("{} does not belong to root", path.display())));
         }
         let output = Command::new(path).arg("--version").env_clear().output();

@@ -27,7 +27,7 @@ pub enum Cloned {
     Parent(OwnedFd),
 }
 
-/// Whether this process was seen to have one thread, and starts no other.
+/// Whether this process promised to have one thread for good.
 static ONE_THREAD: AtomicBool = AtomicBool::new(false);
 
 /// For a launcher or an init, at its start: looks that it has one thread. It must start no other: then it may [`fork`], and so may
@@ -36,24 +36,23 @@ static ONE_THREAD: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// `EINVAL` when there are more.
 pub fn promise_one_thread() -> io::Result<()> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
+    has_one_thread()?;
     ONE_THREAD.store(true, Ordering::Relaxed);
     Ok(())
 }
 
 fn has_one_thread() -> io::Result<()> {
-    if ONE_THREAD.load(Ordering::Relaxed) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
+    let seen = || std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if ONE_THREAD.load(Ordering::Relaxed) || seen() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
 }
 
 /// fork(2) for single-threaded processes.
 ///
 /// # Errors
-/// The system call's own; `EINVAL` without [`promise_one_thread`].
+/// The system call's own; `EINVAL` unless the process has one thread.
 pub fn fork() -> io::Result<Forked> {
     has_one_thread()?;
-    // SAFETY: this process has one thread (promised, checked above), so no lock can be held by another one and the
+    // SAFETY: this process has one thread (checked above), so no lock can be held by another one and the
     // child may go on running ordinary code.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
@@ -66,7 +65,7 @@ pub fn fork() -> io::Result<Forked> {
 /// (`CLONE_NEW*`) and in the cgroup behind the descriptor (version 2, Linux 5.7) from its birth. The parent gets the child's pidfd.
 ///
 /// # Errors
-/// The system call's own; `EINVAL` without [`promise_one_thread`].
+/// The system call's own; `EINVAL` unless the process has one thread.
 pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     has_one_thread()?;
@@ -80,7 +79,7 @@ pub fn clone_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: without CLONE_VM the child has a copy of the memory, and this process has one thread (promised, checked above), so no lock
+    // SAFETY: without CLONE_VM the child has a copy of the memory, and this process has one thread (checked above), so no lock
     // can be held by another one and the child may go on running ordinary code. The C library's idea of the thread's id is
     // stale in the child; what relies on it (abort, raise, recursive locks of threads) is not used before it forks itself.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) } {
