@@ -3,7 +3,7 @@
 //! Exit code, signal, deadline and memory come from the kernel; the program's own word counts only for its return value
 //! and for what it raised.
 
-use sandbox::outcome::{End, Outcome};
+use sandbox::outcome::{End, FullFolder, Outcome};
 use sandbox::policy::Limits;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -35,6 +35,7 @@ pub enum Kind {
     Signal,
     Timeout,
     OutOfMemory,
+    DiskFull,
     HandlerMissing,
     ReturnValue,
     Cancelled,
@@ -91,19 +92,40 @@ impl Verdict {
                 Returned::Error(error) if !outcome.memory_enforced && error.name.as_deref() == Some("MemoryError") => {
                     out_of_memory()
                 }
-                returned => Self::exited(code, returned),
+                returned => Self::exited(code, returned).or_disk_full(outcome),
             },
             End::Signalled(number) => {
                 let name = signal_name(number);
                 Self { signal: Some(name), ..killed(Status::Failed, Kind::Signal, signal_message(number, limits)) }
             }
             End::TimedOut => {
-                let message = format!("Execution timeout (limit: {} s)", limits.timeout.as_secs());
+                let message = format!(
+                    "Execution timeout (limit: {} s; ran for {:.2} s, CPU time {:.2} s)",
+                    limits.timeout.as_secs(),
+                    outcome.duration.as_secs_f64(),
+                    outcome.usage.cpu_time.as_secs_f64()
+                );
                 killed(Status::Timeout, Kind::Timeout, message)
             }
             End::OutOfMemory => out_of_memory(),
             End::Cancelled => killed(Status::Cancelled, Kind::Cancelled, "Execution cancelled".into()),
         }
+    }
+
+    /// A failure that came of a full disk is one of that kind: where the kernel says that there was no room, or where the
+    /// exception is the one for it. What else is known of it stays.
+    fn or_disk_full(mut self, outcome: &Outcome) -> Self {
+        let Some(error) = self.error.as_mut().filter(|error| matches!(error.kind, Kind::Exception | Kind::Exit)) else {
+            return self;
+        };
+        let message = match &outcome.full {
+            Some(full) => no_room(full),
+            None if says_no_room(error) => format!("No space left for the execution's files: {}", error.message),
+            None => return self,
+        };
+        error.kind = Kind::DiskFull;
+        error.message = message;
+        self
     }
 
     fn exited(code: i32, returned: Returned) -> Self {
@@ -153,6 +175,23 @@ fn returned(language: Language, outcome: &Outcome) -> Returned {
     }
 }
 
+/// Whether an exception is the languages' own for ENOSPC or EDQUOT (errno(3)).
+fn says_no_room(error: &Failure) -> bool {
+    let starts = ["[Errno 28]", "[Errno 122]", "ENOSPC:", "EDQUOT:"];
+    error.kind == Kind::Exception && starts.iter().any(|start| error.message.starts_with(start))
+}
+
+fn no_room(full: &FullFolder) -> String {
+    let (path, size) = (&full.path, mebibytes(full.size_bytes));
+    let what = if full.of_files { "No more files fit into" } else { "No space left in" };
+    match path.as_str() {
+        "/tmp" | "/dev/shm" => {
+            format!("{what} {path}: it holds {size} MB, which count as memory; raise MAX_MEMORY_MB or write less")
+        }
+        _ => format!("{what} the workspace: its disk of {size} MB is full; remove files, or use a larger disk"),
+    }
+}
+
 fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1024 * 1024)
 }
@@ -162,6 +201,11 @@ fn signal_message(number: i32, limits: &Limits) -> String {
     match name {
         "SIGXFSZ" => {
             format!("Killed by {name}: a file grew over {} MB (MAX_FILE_SIZE_MB)", mebibytes(limits.file_size_bytes))
+        }
+        "SIGSYS" => {
+            format!(
+                "Killed by {name}: it made a system call of another architecture, which no sandbox allows (seccomp)"
+            )
         }
         _ => format!("Killed by signal {name}"),
     }
@@ -232,6 +276,7 @@ mod tests {
             result,
             usage: Usage::default(),
             memory_enforced,
+            full: None,
             duration: Duration::ZERO,
         };
         Verdict::new(Language::Python, &outcome, &limits())
@@ -284,7 +329,40 @@ mod tests {
         }
         assert_eq!(judge(End::Signalled(11), b"", true).signal, Some("SIGSEGV"));
         let message = judge(End::TimedOut, b"", true).error.unwrap().message;
-        assert_eq!(message, "Execution timeout (limit: 3 s)");
+        assert_eq!(message, "Execution timeout (limit: 3 s; ran for 0.00 s, CPU time 0.00 s)");
+    }
+
+    #[test]
+    fn a_failure_on_a_full_disk_says_so_and_keeps_what_is_known() {
+        let outcome = |code, frame: &[u8], full| Outcome {
+            end: End::Exited(code),
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            result: Captured { kept: frame.to_vec(), total: frame.len() as u64 },
+            usage: Usage::default(),
+            memory_enforced: true,
+            full,
+            duration: Duration::ZERO,
+        };
+        let full = |path: &str| Some(FullFolder { path: path.into(), size_bytes: 8 << 20, of_files: false });
+        let judge = |outcome| Verdict::new(Language::Python, &outcome, &limits());
+        let verdict = judge(outcome(1, b"", full("/workspace")));
+        assert_eq!(kind(&verdict), Some(Kind::DiskFull));
+        assert!(verdict.error.unwrap().message.contains("No space left in the workspace: its disk of 8 MB"));
+        let verdict = judge(outcome(1, b"", full("/tmp")));
+        assert!(verdict.error.unwrap().message.contains("MAX_MEMORY_MB"));
+        let said =
+            r#"{"kind":"exception","name":"OSError","message":"[Errno 28] No space left on device","traceback":"t"}"#;
+        let verdict = judge(outcome(1, &frame(b'E', said), None));
+        let error = verdict.error.unwrap();
+        assert_eq!(
+            (error.kind, error.name.as_deref(), error.traceback.as_deref()),
+            (Kind::DiskFull, Some("OSError"), Some("t"))
+        );
+        // A program that did what it was to do has not failed on it, and what raised for another reason neither.
+        assert_eq!(kind(&judge(outcome(0, b"", full("/workspace")))), None);
+        let other = frame(b'E', r#"{"kind":"exception","name":"E","message":"m","traceback":null}"#);
+        assert_eq!(kind(&judge(outcome(1, &other, None))), Some(Kind::Exception));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What ended the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -46,6 +48,17 @@ impl Captured {
     }
 }
 
+/// A folder whose file system had no room left when the program had ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullFolder {
+    /// As the program sees it.
+    pub path: String,
+    /// Size of the file system.
+    pub size_bytes: u64,
+    /// Whether it is files that it can hold no more of, not bytes.
+    pub of_files: bool,
+}
+
 /// How it ended, what it wrote and what it used.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -61,6 +74,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// Whether a cgroup bounded its memory. Otherwise allocations may also have been refused (`RLIMIT_DATA`, setrlimit(2)).
     pub memory_enforced: bool,
+    /// Where it could write no more, if it ended with a failure.
+    pub full: Option<FullFolder>,
     /// Wall-clock time from the program's start until nothing of it was alive.
     pub duration: Duration,
 }

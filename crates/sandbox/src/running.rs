@@ -185,7 +185,8 @@ impl Prepared {
         };
         let usage = self.usage(&ended);
         let memory_enforced = self.memory_enforced;
-        let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, duration };
+        let full = ended.full;
+        let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, full, duration };
         let cgroup = self.cgroup.take();
         Ok((outcome, Remains { _cgroup: cgroup, _control: self.control, _tree: self.tree, _folders: self.folders }))
     }

@@ -57,7 +57,8 @@ pub fn enter() -> io::Result<Result<(), String>> {
         let done = matches!(word, Ok(1)) && mapping.apply(pid).is_ok();
         sys::exit_now(if done { 0 } else { 1 })
     };
-    sys::unshare(libc::CLONE_NEWUSER)?;
+    // With mounts of its own, of which parts can be bound elsewhere; what the host mounts later is still seen.
+    sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)?;
     rustix::io::write(&start, b"m")?;
     match sys::reap(true) {
         sys::Reaped::Child(pid, 0) if pid == helper => Ok(Ok(())),
@@ -110,7 +111,7 @@ fn try_on_a_child(mapping: &Mapping) -> io::Result<()> {
     let (stay, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let sys::Forked::Parent(child) = sys::fork()? else {
         drop((ready, end));
-        let word = if sys::unshare(libc::CLONE_NEWUSER).is_ok() { b"y" } else { b"n" };
+        let word = if sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).is_ok() { b"y" } else { b"n" };
         rustix::io::write(&say_ready, word).ok();
         rustix::io::read(&stay, &mut [0; 1]).ok();
         sys::exit_now(0)
