@@ -1,7 +1,7 @@
 //! How long a cold execution takes through the whole service, beside its floor, and what the idle service holds.
 
 use crate::client::Client;
-use crate::{Result, need_release_binary, process, table};
+use crate::{Result, need_release_binary, process, sandboxes, table};
 use conformance::Service;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -11,6 +11,8 @@ const WARM_UP_ROUNDS: usize = 5;
 const ROUNDS: usize = 60;
 /// Python through the service, as a multiple of a bare bubblewrap with a Python that does nothing.
 const PYTHON_RATIO: f64 = 1.35;
+/// An empty native sandbox, set up and taken apart, as a multiple of bubblewrap's.
+const SANDBOX_RATIO: f64 = 0.5;
 const RESIDENT_MIB: f64 = 20.0;
 /// Floors find their programs where the service looks for them, whatever this shell's PATH is.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,16 +58,22 @@ const LANGUAGES: [Language; 3] = [
 ];
 
 /// The times of one row.
-struct Samples(Vec<Duration>);
+pub struct Samples(Vec<Duration>);
 
 impl Samples {
-    /// By nearest rank, in milliseconds; the times must be sorted.
-    fn percentile(&self, percent: usize) -> f64 {
+    /// Of times in any order.
+    pub fn new(mut times: Vec<Duration>) -> Samples {
+        times.sort_unstable();
+        Samples(times)
+    }
+
+    /// By nearest rank, in milliseconds.
+    pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0.get(rank - 1).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 
-    fn row(&self, name: String) -> Vec<String> {
+    pub fn row(&self, name: String) -> Vec<String> {
         let percentiles = [50, 90, 99].map(|percent| format!("{:.2}", self.percentile(percent)));
         [name].into_iter().chain(percentiles).collect()
     }
@@ -81,6 +89,8 @@ pub fn run() -> Result<bool> {
     let started = memory();
     let (floors, executions) = measure(&service)?;
     let idle = memory();
+    drop(service);
+    let (bubblewrap, native) = sandboxes::measure()?;
 
     println!("{ROUNDS} rounds after {WARM_UP_ROUNDS} to warm up; a floor and the service take turns. Milliseconds.");
     let mut rows = Vec::new();
@@ -88,6 +98,8 @@ pub fn run() -> Result<bool> {
         rows.push(floor.row(language.floor_name.into()));
         rows.push(execution.row(format!("service, {} handler", language.name)));
     }
+    rows.push(bubblewrap.row("bwrap --unshare-all … true".into()));
+    rows.push(native.row("native sandbox with true, taken apart again".into()));
     table::print(&["row", "p50", "p90", "p99"], &rows);
 
     let mut kept = true;
@@ -107,6 +119,8 @@ pub fn run() -> Result<bool> {
         let ratio = execution.percentile(50) / floor.percentile(50);
         judge(format!("{}: p50 / {}", language.name, language.floor_name), Some(ratio), language.promise, " ×");
     }
+    let ratio = native.percentile(50) / bubblewrap.percentile(50);
+    judge("empty native sandbox: p50 / bwrap --unshare-all … true".into(), Some(ratio), Some(SANDBOX_RATIO), " ×");
     for (when, (service, launcher)) in [("as started", started), ("idle after the rounds", idle)] {
         let mib = |kib: Option<u64>| kib.map(|kib| kib as f64 / 1024.0);
         judge(format!("service resident, {when}"), mib(service), Some(RESIDENT_MIB), " MB");
@@ -138,15 +152,11 @@ fn measure(service: &Service) -> Result<(Vec<Samples>, Vec<Samples>)> {
             }
         }
     }
-    let sorted = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        Samples(times)
-    };
-    Ok((floors.into_iter().map(sorted).collect(), executions.into_iter().map(sorted).collect()))
+    Ok((floors.into_iter().map(Samples::new).collect(), executions.into_iter().map(Samples::new).collect()))
 }
 
 /// Starts a program and waits for its end.
-fn spawn(argv: &[&str]) -> Result<Duration> {
+pub fn spawn(argv: &[&str]) -> Result<Duration> {
     let (program, arguments) = argv.split_first().ok_or("no program")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", PATH).stdin(Stdio::null()).stdout(Stdio::null());

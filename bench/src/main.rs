@@ -9,6 +9,7 @@
 mod client;
 mod latency;
 mod process;
+mod sandboxes;
 mod soak;
 mod table;
 
@@ -23,10 +24,15 @@ const USAGE: &str = "usage: bench [--check]    latency and memory; with --check,
 const SOAK_EXECUTIONS: usize = 2000;
 
 fn main() -> ExitCode {
+    // The sandbox's own processes are started from this program.
+    if let Some(code) = sandbox::dispatch(std::env::args_os()) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(125));
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let kept = match arguments.as_slice() {
         [] => latency::run().map(|_| true),
+        ["sandboxes"] => sandboxes::measure().map(|(a, b)| { println!("{:?}", [a.percentile(1), a.percentile(10), a.percentile(25), b.percentile(1), b.percentile(10), b.percentile(25)]); true }),
         ["--check"] => latency::run(),
         ["soak"] => soak::run(SOAK_EXECUTIONS),
         ["soak", count] => match count.parse() {

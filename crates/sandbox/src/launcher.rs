@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -23,6 +24,7 @@ use crate::channel::{self, AsyncChannel};
 use crate::error::{SandboxError, Stage};
 use crate::failure::{Failure, NAMESPACES_STEP};
 use crate::init::{EXECUTABLE_FD, HIGH_FD, Report};
+use crate::limits::Cgroups;
 use crate::native::child::{self, Seed};
 use crate::plan::SandboxPlan;
 use crate::policy::Identity;
@@ -33,9 +35,13 @@ pub const LAUNCHER_ARGUMENT: &str = "launcher";
 /// First number of the descriptors in [`SpawnFds::data`].
 pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 
+/// The first message: with it travel the ways into the instance's cgroup ([`crate::limits::enter`]), which the launcher enters for
+/// all that it makes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Welcome;
+
 /// What to start. Beside it travel, in this order: the pipe for its stderr, the opened workspace and `etc` as far as it says
-/// so, ways into a cgroup, the cgroup to be born in if it says so, its end of the control channel; and for a program our executable
-/// and its data.
+/// so, the cgroup to be born in if it says so, its end of the control channel; and for a program our executable and its data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
     /// Number of the order; the answer bears it too.
@@ -46,8 +52,6 @@ pub struct Spawn {
     pub identity: Option<(u32, u32)>,
     /// How many of the workspace and `etc` travel with it.
     pub folders: usize,
-    /// How many descriptors lead into the cgroup to start in ([`crate::limits::enter`]).
-    pub cgroup_entrances: usize,
     /// Whether a cgroup to be born in travels with it (version 2).
     pub cgroup: bool,
 }
@@ -99,6 +103,8 @@ pub struct Launcher {
     /// Our own executable, sealed in memory: nothing in a sandbox can write to it, and it can be executed from
     /// there whatever the permissions of the folder that the binary lies in.
     executable: Arc<OwnedFd>,
+    /// Ways into the instance's cgroup.
+    entrances: Arc<Vec<OwnedFd>>,
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
@@ -110,8 +116,6 @@ pub struct SpawnFds<'a> {
     pub stderr: BorrowedFd<'a>,
     /// The workspace and `etc`, as far as it needs them.
     pub folders: &'a [BorrowedFd<'a>],
-    /// Ways into the cgroup to start in.
-    pub entrances: &'a [OwnedFd],
     /// The cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Files it reads, from [`DATA_FD`] up.
@@ -119,14 +123,15 @@ pub struct SpawnFds<'a> {
 }
 
 impl Launcher {
-    /// Copies the running executable into memory and starts the launcher process.
+    /// Copies the running executable into memory and starts the launcher process, in the instance's group of `cgroups`.
     ///
     /// # Errors
-    /// When the executable can't be read or the process can't be started.
-    pub fn start() -> io::Result<Self> {
+    /// When the executable can't be read, the group can't be entered or the process can't be started.
+    pub async fn start(cgroups: &Cgroups) -> io::Result<Self> {
         let executable = channel::sealed("sandbox-executor", &[&std::fs::read("/proc/self/exe")?])?;
-        let connection = start_process()?;
-        Ok(Self { executable: Arc::new(executable), connection: Arc::new(Mutex::new(Some(connection))) })
+        let entrances = Arc::new(cgroups.entrances()?);
+        let connection = start_process(&entrances).await?;
+        Ok(Self { executable: Arc::new(executable), entrances, connection: Arc::new(Mutex::new(Some(connection))) })
     }
 
     /// Forks and executes; returns the new process's pidfd. That it could not become what was asked for is
@@ -139,7 +144,7 @@ impl Launcher {
         let mut connection = self.connection.lock().await;
         for last_try in [false, true] {
             if connection.is_none() {
-                *connection = Some(start_process().map_err(failed)?);
+                *connection = Some(start_process(&self.entrances).await.map_err(failed)?);
             }
             let Some(connected) = connection.as_mut() else { continue };
             match connected.request(spawn, &self.executable, &fds).await {
@@ -171,7 +176,6 @@ impl Connection {
         self.next_number += 1;
         let mut all = vec![fds.stderr];
         all.extend(fds.folders);
-        all.extend(fds.entrances.iter().map(AsFd::as_fd));
         all.extend(fds.cgroup);
         all.push(fds.control);
         if let Body::Program { .. } = spawn.body {
@@ -196,7 +200,7 @@ impl Connection {
     }
 }
 
-fn start_process() -> io::Result<Connection> {
+async fn start_process(entrances: &[OwnedFd]) -> io::Result<Connection> {
     let (ours, theirs) = channel::pair()?;
     let process = Command::new("/proc/self/exe")
         .arg(LAUNCHER_ARGUMENT)
@@ -205,7 +209,15 @@ fn start_process() -> io::Result<Connection> {
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .spawn()?;
-    Ok(Connection { channel: AsyncChannel::new(ours)?, process, next_number: 0 })
+    // Ended by its drop if anything from here on fails.
+    let connection = Connection { channel: AsyncChannel::new(ours)?, process, next_number: 1 };
+    let entrances: Vec<BorrowedFd<'_>> = entrances.iter().map(AsFd::as_fd).collect();
+    connection.channel.send(&Welcome, &entrances).await?;
+    match connection.channel.receive::<Spawned>().await?.map(|answer| answer.message.failed) {
+        Some(None) => Ok(connection),
+        Some(Some(failure)) => Err(io::Error::from_raw_os_error(failure.errno)),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
 }
 
 /// The launcher process itself; its channel is standard input. Returns its exit code.
@@ -228,6 +240,10 @@ fn serve() -> io::Result<()> {
     // Never a descriptor that whoever started the service left open.
     sys::close_on_exec_from(3)?;
     let children = sys::child_signal_fd()?;
+    let Some(welcome) = channel::receive::<Welcome>(channel.as_fd())? else { return Ok(()) };
+    let entered = crate::limits::enter(&welcome.fds).err().map(|error| Failure::new("cgroup", error));
+    channel::send(channel.as_fd(), &Spawned { number: 0, failed: entered }, &[])?;
+    let mut networks = Networks::default();
     loop {
         let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
         match rustix::event::poll(&mut waiting, None) {
@@ -235,46 +251,84 @@ fn serve() -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
         let (order, ended) = (!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty());
+        if order {
+            let Some(packet) = channel::receive::<Spawn>(channel.as_fd())? else { return Ok(()) };
+            let number = packet.message.number;
+            match launch(&packet.message, &packet.fds, &mut networks) {
+                Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
+                Err(failure) => channel::send(channel.as_fd(), &Spawned { number, failed: Some(failure) }, &[])?,
+            }
+            networks.prepare();
+        }
         if ended {
             rustix::io::read(&children, &mut [0u8; 128]).ok();
             while let sys::Reaped::Child(..) = sys::reap(false) {}
         }
-        if order {
-            let Some(packet) = channel::receive::<Spawn>(channel.as_fd())? else { return Ok(()) };
-            let number = packet.message.number;
-            match launch(&packet.message, &packet.fds) {
-                Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
-                Err(failure) => channel::send(channel.as_fd(), &Spawned { number, failed: Some(failure) }, &[])?,
-            }
+    }
+}
+
+/// Network namespaces for sandboxes. Making one takes the kernel half a millisecond, so there is always one ahead, made when the
+/// answer to the order before is out.
+#[derive(Default)]
+struct Networks {
+    /// Whether any was ever asked for.
+    wanted: bool,
+    next: Option<OwnedFd>,
+}
+
+impl Networks {
+    fn take(&mut self) -> io::Result<OwnedFd> {
+        self.wanted = true;
+        self.next.take().map_or_else(fresh_network, Ok)
+    }
+
+    /// Where that fails, the next order meets the same and says so.
+    fn prepare(&mut self) {
+        if self.wanted && self.next.is_none() {
+            self.next = fresh_network().ok();
         }
     }
 }
 
+/// A network namespace with nothing but its loopback, which is up (network_namespaces(7)).
+fn fresh_network() -> io::Result<OwnedFd> {
+    let open = || std::fs::File::open("/proc/self/ns/net").map(OwnedFd::from);
+    let own = open()?;
+    sys::unshare(libc::CLONE_NEWNET)?;
+    let made = sys::bring_loopback_up().and_then(|()| open());
+    enter_network(own.as_fd()).map(|()| made)?
+}
+
+/// Moves this process into a network namespace.
+pub(crate) fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?)
+}
+
 /// Starts a child; gives its pidfd.
-fn launch(spawn: &Spawn, fds: &[OwnedFd]) -> Result<OwnedFd, Failure> {
+fn launch(spawn: &Spawn, fds: &[OwnedFd], networks: &mut Networks) -> Result<OwnedFd, Failure> {
     let malformed = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
     let [stderr, rest @ ..] = fds else { return Err(malformed()) };
     let (folders, rest) = rest.split_at_checked(spawn.folders).ok_or_else(malformed)?;
-    let (entrances, rest) = rest.split_at_checked(spawn.cgroup_entrances).ok_or_else(malformed)?;
     let (cgroup, placed) = rest.split_at_checked(usize::from(spawn.cgroup)).ok_or_else(malformed)?;
     let control = placed.first().ok_or_else(malformed)?;
     match &spawn.body {
         Body::Program { argv, bind } => launch_program(|| {
             // A copy above all numbers that are about to be filled.
             if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
-                let failure = become_program(argv, bind, spawn.identity, stderr, folders, entrances, placed);
+                let failure = become_program(argv, bind, spawn.identity, stderr, folders, placed);
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
         }),
         Body::Init { plan, hide_processes } => {
             let [workspace, etc] = folders else { return Err(malformed()) };
+            let network_failed = |error| Failure::new(NAMESPACES_STEP, error);
             let launcher_ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             let seed = Seed {
                 plan,
                 identity: spawn.identity,
                 launcher_ids,
                 hide_processes: *hide_processes,
-                entrances,
+                network: spawn.identity.map(|_| networks.take()).transpose().map_err(network_failed)?,
                 workspace,
                 etc,
                 stderr,
@@ -300,8 +354,7 @@ fn launch_program(become_it: impl FnOnce()) -> Result<OwnedFd, Failure> {
 }
 
 fn launch_init(seed: &Seed<'_>, cgroup: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
-    let owner = if seed.identity.is_none() { child::OWNER_NAMESPACE } else { 0 };
-    match sys::clone_into(child::NAMESPACES | owner, cgroup.map(AsFd::as_fd)) {
+    match sys::clone_into(seed.namespaces(), cgroup.map(AsFd::as_fd)) {
         Ok(sys::Cloned::Parent(pidfd)) => Ok(pidfd),
         Ok(sys::Cloned::Child) => sys::exit_now(child::main(seed)),
         Err(error) => Err(Failure::new(NAMESPACES_STEP, error)),
@@ -315,14 +368,10 @@ fn become_program(
     identity: Option<(u32, u32)>,
     stderr: &OwnedFd,
     folders: &[OwnedFd],
-    entrances: &[OwnedFd],
     placed: &[OwnedFd],
 ) -> Failure {
     let stage = |stage: &str, error: io::Error| Failure::new(stage, error);
     let parent = std::os::unix::process::parent_id();
-    if let Err(error) = crate::limits::enter(entrances) {
-        return stage("cgroup", error);
-    }
     if let Err(error) = bind_folders(folders, bind) {
         return stage("bind-folders", error);
     }

@@ -29,7 +29,6 @@ mod sys;
 mod unisolated;
 
 pub use isolation::Isolation;
-pub use launcher::Launcher;
 pub use sys::{keep_little_memory, landlock_abi};
 
 /// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process

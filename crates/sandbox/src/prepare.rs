@@ -28,32 +28,39 @@ const SILENT: &str = "it ended without a word: is a limit of the service too low
 /// What all sandboxes of a service are made with. Cheap to clone.
 #[derive(Clone)]
 pub struct Ground {
-    /// Forks for us.
-    pub launcher: Launcher,
     /// Groups for limits, as far as this host lets us have them.
     pub cgroups: Arc<Cgroups>,
-    entrances: Arc<Vec<OwnedFd>>,
-    _instance: Arc<Instance>,
+    instance: Arc<Instance>,
 }
 
-/// The instance's own groups go with the last that could make one in them.
-struct Instance(Cgroups);
+/// The launcher, which is in the instance's own group, and that group, which goes with the last that could make one in it.
+struct Instance {
+    launcher: Option<Launcher>,
+    cgroups: Cgroups,
+}
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.0.clone().close();
+        drop(self.launcher.take());
+        self.cgroups.clone().close();
     }
 }
 
 impl Ground {
-    /// Of a launcher and the groups of this instance.
+    /// Of the groups of this instance, with a launcher in them.
     ///
     /// # Errors
-    /// When the groups can't be opened.
-    pub fn new(launcher: Launcher, cgroups: Cgroups) -> io::Result<Self> {
-        let instance = Arc::new(Instance(cgroups.clone()));
-        let entrances = Arc::new(cgroups.entrances()?);
-        Ok(Self { launcher, cgroups: Arc::new(cgroups), entrances, _instance: instance })
+    /// As of [`Launcher::start`].
+    pub async fn new(cgroups: Cgroups) -> io::Result<Self> {
+        let launcher = Some(Launcher::start(&cgroups).await?);
+        let instance = Arc::new(Instance { launcher, cgroups: cgroups.clone() });
+        Ok(Self { cgroups: Arc::new(cgroups), instance })
+    }
+
+    /// Forks for us.
+    fn launcher(&self) -> Result<&Launcher, SandboxError> {
+        let gone = || SandboxError::new(Stage::Launch, "the launcher is gone");
+        self.instance.launcher.as_ref().ok_or_else(gone)
     }
 }
 
@@ -91,18 +98,16 @@ pub(crate) async fn prepare(
         body: construction.body,
         identity: launcher::ids(policy.identity),
         folders: folders.len(),
-        cgroup_entrances: ground.entrances.len(),
         cgroup: cgroup.folder().is_some(),
     };
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
         folders,
-        entrances: &ground.entrances,
         cgroup: cgroup.folder(),
         data: &construction.data,
     };
-    let builder = ground.launcher.spawn(&spawn, fds).await?;
+    let builder = ground.launcher()?.spawn(&spawn, fds).await?;
     drop((theirs, stderr, construction.data));
     // Killed with everything below it if anything from here on fails.
     let builder = KillOnDrop(Some(builder));

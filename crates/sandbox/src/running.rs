@@ -75,10 +75,27 @@ pub struct Prepared {
 /// What is left of a sandbox when nothing of its program is: processes of ours, namespaces, a cgroup. To be dropped when
 /// nobody waits for the answer any more, since taking it apart costs the kernel more than a millisecond.
 pub struct Remains {
-    _cgroup: Option<Cgroup>,
-    _control: AsyncChannel,
-    _tree: ProcessTree,
-    _folders: Option<tempfile::TempDir>,
+    cgroup: Option<Cgroup>,
+    control: AsyncChannel,
+    tree: ProcessTree,
+    folders: Option<tempfile::TempDir>,
+}
+
+impl Remains {
+    /// Takes it apart and waits until that is done.
+    ///
+    /// # Errors
+    /// When its end can't be waited for.
+    pub async fn cleared(self) -> io::Result<()> {
+        let Self { cgroup, control, tree, folders } = self;
+        tree.kill();
+        tree.dead().await?;
+        drop((control, tree, folders));
+        match cgroup {
+            Some(cgroup) => tokio::task::spawn_blocking(move || cgroup.remove()).await?,
+            None => Ok(()),
+        }
+    }
 }
 
 /// The two processes whose end is everybody's: the init, and the program that built its sandbox.
@@ -188,7 +205,7 @@ impl Prepared {
         let full = ended.full;
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, full, duration };
         let cgroup = self.cgroup.take();
-        Ok((outcome, Remains { _cgroup: cgroup, _control: self.control, _tree: self.tree, _folders: self.folders }))
+        Ok((outcome, Remains { cgroup, control: self.control, tree: self.tree, folders: self.folders }))
     }
 
     /// Until the program has ended by itself (no verdict) or was killed for a reason of ours. With the init's word that

@@ -12,7 +12,7 @@ use sandbox::error::SandboxError;
 use sandbox::limits::Cgroups;
 use sandbox::native::Native;
 use sandbox::prepare::Ground;
-use sandbox::{Isolation, Launcher};
+use sandbox::Isolation;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -54,11 +54,11 @@ pub fn take_subordinate_ids(config: &Config) -> Result<Option<String>> {
 pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
     // Before the launcher: version 2 can't be set up with another process in the service's own group.
     let cgroups = Cgroups::detect(instance);
-    let launcher = Launcher::start().context("the launcher process can't be started")?;
     cgroups.sweep().ok();
     for sentence in cgroups.unavailable() {
         tracing::warn!("Limit not enforced: {sentence}");
     }
+    let ground = Ground::new(cgroups).await.context("the launcher process can't be started")?;
     let path = &config.workspace_path;
     let is_root = rustix::process::geteuid().is_root() && config.isolation != Wanted::None;
     let uids = is_root.then(|| Uids::claim_for(path, instance).map(Arc::new)).transpose();
@@ -92,7 +92,6 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         }
         interpreters.insert(language, found.map(Arc::new).map_err(|error| error.to_string()));
     }
-    let ground = Ground::new(launcher, cgroups).context("the service's cgroup")?;
     let workspaces = Arc::new(workspaces);
     let executor = |isolation, choice| Executor {
         isolation,

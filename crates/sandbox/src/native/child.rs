@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, CapabilitySets};
@@ -17,14 +17,16 @@ use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, Capabi
 use super::mounts::{self, Material};
 use crate::channel;
 use crate::init::{self, CONTROL_FD, Failure, HIGH_FD, Report};
+use crate::launcher;
 use crate::plan::{HOSTNAME, INNER_ID, SandboxPlan};
 use crate::sys;
 
-/// Namespaces of a new sandbox. That of cgroups follows when the child is in its group, which becomes its top.
-pub const NAMESPACES: u64 =
-    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
-/// The one more that owns the others where the launcher is not root.
-pub const OWNER_NAMESPACE: u64 = libc::CLONE_NEWUSER as u64;
+/// Namespaces of a new sandbox. That of the network is made ahead where the launcher can; that of cgroups follows when the child
+/// is in its group, which becomes its top.
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+/// How many user namespaces there may be below the one of whoever writes it (namespaces(7)).
+const LIMIT: &str = "sys/user/max_user_namespaces";
 
 /// What a child is made with.
 pub struct Seed<'a> {
@@ -36,8 +38,8 @@ pub struct Seed<'a> {
     pub launcher_ids: (u32, u32),
     /// See [`Material::hide_processes`].
     pub hide_processes: bool,
-    /// Ways into the cgroup to start in.
-    pub entrances: &'a [OwnedFd],
+    /// A fresh network namespace; `None` where one is made with the child.
+    pub network: Option<OwnedFd>,
     /// The workspace.
     pub workspace: &'a OwnedFd,
     /// What stands for `/etc`.
@@ -46,6 +48,15 @@ pub struct Seed<'a> {
     pub stderr: &'a OwnedFd,
     /// The init's end of the control channel.
     pub control: &'a OwnedFd,
+}
+
+impl Seed<'_> {
+    /// What the child is cloned into, `CLONE_NEW*`. Where the launcher is an ordinary user, a user namespace owns the others.
+    pub fn namespaces(&self) -> u64 {
+        let owner = if self.identity.is_none() { libc::CLONE_NEWUSER } else { 0 };
+        let network = if self.network.is_none() { libc::CLONE_NEWNET } else { 0 };
+        (NAMESPACES | owner | network) as u64
+    }
 }
 
 /// Sets everything up and is the init until its end; returns its exit code.
@@ -68,15 +79,21 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>), Failure> {
     if seed.identity.is_none() {
         map_ids(&host_proc, seed.launcher_ids).map_err(fail("id-map"))?;
     }
-    crate::limits::enter(seed.entrances).map_err(fail("cgroup"))?;
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(fail("cgroup-namespace"))?;
     rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
-    sys::bring_loopback_up().map_err(fail("loopback"))?;
+    match &seed.network {
+        Some(network) => launcher::enter_network(network.as_fd()),
+        None => sys::bring_loopback_up(),
+    }
+    .map_err(fail("network"))?;
+    // Usually the launcher's own /proc does; in a container its settings are often read-only.
+    let can_set = rustix::fs::accessat(&host_proc, LIMIT, Access::WRITE_OK, AtFlags::empty());
     let material = Material {
         workspace: seed.workspace.as_fd(),
         etc: seed.etc.as_fd(),
         owner: seed.identity,
         hide_processes: seed.hide_processes,
+        keep_proc: can_set == Err(Errno::ROFS),
     };
     let tree = mounts::build(&seed.plan.mounts, &material)?;
     if let Some((uid, gid)) = seed.identity {
@@ -84,8 +101,9 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>), Failure> {
     }
     sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
     map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
-    if let Some(proc) = &tree.proc {
-        forbid_user_namespaces(proc).map_err(fail("user-namespace-limit"))?;
+    // Lets no user namespace be made below this one (namespaces(7)). The filter refuses the calls as well.
+    if can_set != Err(Errno::ROFS) || tree.proc.is_some() {
+        write(tree.proc.as_ref().unwrap_or(&host_proc), LIMIT, "0").map_err(fail("user-namespace-limit"))?;
     }
     give_up_capabilities().map_err(|error| Failure::new("capabilities", error))?;
     rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
@@ -101,11 +119,6 @@ fn map_ids(proc: &OwnedFd, (uid, gid): (u32, u32)) -> io::Result<()> {
     write(proc, "self/setgroups", "deny")?;
     write(proc, "self/gid_map", &format!("{INNER_ID} {gid} 1\n"))?;
     write(proc, "self/uid_map", &format!("{INNER_ID} {uid} 1\n"))
-}
-
-/// Lets no user namespace be made below this one (namespaces(7), /proc/sys/user). The filter refuses the calls as well.
-fn forbid_user_namespaces(proc: &OwnedFd) -> io::Result<()> {
-    write(proc, "sys/user/max_user_namespaces", "0")
 }
 
 fn write(folder: &OwnedFd, path: &str, text: &str) -> io::Result<()> {

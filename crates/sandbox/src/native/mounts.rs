@@ -45,12 +45,13 @@ pub struct Material<'a> {
     pub owner: Option<(u32, u32)>,
     /// Whether a process sees only those in `/proc` that it could trace: the init, which nobody may, is not there then.
     pub hide_processes: bool,
+    /// Whether [`Tree::proc`] is wanted. It costs an RCU grace period when it is closed.
+    pub keep_proc: bool,
 }
 
 /// What there is beside the tree itself.
 pub struct Tree {
-    /// `/proc` of this pid namespace, writable and attached nowhere: for what is to be told to the kernel by way of it when
-    /// the tree is closed. `None` where it can't be mounted.
+    /// `/proc` of this pid namespace, writable and attached nowhere, where it was asked for and can be mounted.
     pub proc: Option<OwnedFd>,
     /// What could not be had, as sentences.
     pub lacks: Vec<String>,
@@ -75,7 +76,7 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
     let root = tmpfs(ROOT_BYTES, 0o755, BASE | NO_EXEC).map_err(fail("root"))?;
     attach(&root, Path::new(STAGING)).map_err(|error| Failure::new("root", error))?;
     rustix::process::fchdir(&root).map_err(fail("root"))?;
-    let mut builder = Builder { material, tree: Tree { proc: None, lacks: Vec::new() } };
+    let mut builder = Builder { material, has_proc: false, tree: Tree { proc: None, lacks: Vec::new() } };
     for (index, (mount, copy)) in mounts.iter().zip(copies).enumerate() {
         builder.carry_out(mount, copy).map_err(|error| Failure::at(STEP, index, error))?;
     }
@@ -137,6 +138,7 @@ fn is_null(file: &OwnedFd) -> io::Result<bool> {
 
 struct Builder<'a> {
     material: &'a Material<'a>,
+    has_proc: bool,
     tree: Tree,
 }
 
@@ -165,7 +167,7 @@ impl Builder<'_> {
                 present(attach(&tmpfs(4096, 0o555, BASE | NO_EXEC | READ_ONLY)?, below(path)))
             }
             // There is none to change anything in.
-            Mount::ReadOnly { path } if path == "/proc" && self.tree.proc.is_none() => Ok(()),
+            Mount::ReadOnly { path } if path == "/proc" && !self.has_proc => Ok(()),
             Mount::ReadOnly { path } => {
                 let top = rustix::fs::open(below(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 sys::mount_setattr(top.as_fd(), READ_ONLY.bits().into(), false)
@@ -187,8 +189,11 @@ impl Builder<'_> {
             Err(error) => return Err(error.into()),
         };
         attach(&proc, Path::new("proc"))?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        self.tree.proc = Some(rustix::mount::open_tree(CWD, "proc", flags)?);
+        self.has_proc = true;
+        if self.material.keep_proc {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            self.tree.proc = Some(rustix::mount::open_tree(CWD, "proc", flags)?);
+        }
         Ok(())
     }
 

@@ -1,0 +1,106 @@
+//! What an empty sandbox costs, from nothing to nothing: set up, one program that does nothing, taken apart. Beside it the
+//! same program under bubblewrap, turn by turn.
+
+use crate::Result;
+use crate::latency::{Samples, spawn};
+use sandbox::limits::Cgroups;
+use sandbox::native::Native;
+use sandbox::policy::{Identity, Limits, Policy};
+use sandbox::prepare::Ground;
+use sandbox::running::Program;
+use sandbox::Isolation;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const WARM_UP_ROUNDS: usize = 20;
+const ROUNDS: usize = 300;
+/// The ordinary user that sandboxes made by root run as here.
+const NOBODY: u32 = 65_534;
+const PROGRAM: &str = "/usr/bin/true";
+const BUBBLEWRAP: &[&str] = &[
+    "bwrap",
+    "--ro-bind",
+    "/usr",
+    "/usr",
+    "--symlink",
+    "usr/lib",
+    "/lib",
+    "--symlink",
+    "usr/lib64",
+    "/lib64",
+    "--proc",
+    "/proc",
+    "--dev",
+    "/dev",
+    "--unshare-all",
+    PROGRAM,
+];
+
+/// The times of bubblewrap and of the native sandbox.
+pub fn measure() -> Result<(Samples, Samples)> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(take_turns())
+}
+
+async fn take_turns() -> Result<(Samples, Samples)> {
+    let cgroups = Cgroups::detect(&format!("{:08x}", std::process::id()));
+    let ground = Ground::new(cgroups).await?;
+    let home = tempfile::tempdir()?;
+    let native = Isolation::Native(Native::new(home.path(), "etc-")?);
+    let workspace = home.path().join("workspace");
+    std::fs::DirBuilder::new().mode(0o700).create(&workspace)?;
+    let identity = rustix::process::geteuid().is_root().then_some(Identity { uid: NOBODY, gid: NOBODY });
+    if identity.is_some() {
+        chown(&workspace, Some(NOBODY), Some(NOBODY))?;
+    }
+    let workspace: Arc<OwnedFd> = Arc::new(std::fs::File::open(&workspace)?.into());
+
+    let (mut by_bubblewrap, mut by_us) = (Vec::new(), Vec::new());
+    for round in 0..WARM_UP_ROUNDS + ROUNDS {
+        let policy = policy(format!("bench-{round}"), identity, Arc::clone(&workspace));
+        let _ = 0; let (one, other) = (spawn(BUBBLEWRAP)?, once(&native, &ground, &policy).await?);
+        if round >= WARM_UP_ROUNDS {
+            by_bubblewrap.push(one);
+            by_us.push(other);
+        }
+    }
+    Ok((Samples::new(by_bubblewrap), Samples::new(by_us)))
+}
+
+fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> Policy {
+    let limits = Limits {
+        timeout: Duration::from_secs(10),
+        memory_bytes: 512 << 20,
+        cpu_cores: 1.0,
+        processes: 128,
+        file_size_bytes: 100 << 20,
+        output_bytes: 1 << 20,
+    };
+    Policy { name, identity, workspace, read_only: Vec::new(), files_bytes: 1 << 20, limits }
+}
+
+async fn once(isolation: &Isolation, ground: &Ground, policy: &Policy) -> Result<Duration> {
+    let start = Instant::now();
+    let prepared = isolation.prepare(ground, policy).await?;
+    let t1 = start.elapsed();
+    let program = Program {
+        argv: vec![PROGRAM.into()],
+        env: Vec::new(),
+        working_directory: String::new(),
+        stdin: std::fs::File::open("/dev/null")?.into(),
+        descriptors: Vec::new(),
+        files: Vec::new(),
+        result_bytes: 1024,
+        bears_rlimit: true,
+    };
+    let (outcome, remains) = prepared.run(program, None, std::future::pending()).await?;
+    let t2 = start.elapsed();
+    remains.cleared().await?;
+    eprintln!("T {} {} {}", t1.as_micros(), (t2-t1).as_micros(), (start.elapsed()-t2).as_micros());
+    let took = start.elapsed();
+    match outcome.end {
+        sandbox::outcome::End::Exited(0) => Ok(took),
+        end => Err(format!("{PROGRAM} ended with {end:?}").into()),
+    }
+}
