@@ -33,6 +33,7 @@ const RESULT_FD = 3;
 const REQUEST_FD = 4;
 const MAX_RESULT_BYTES = 10 * 1024 * 1024;
 const MAX_DEPTH = 128;
+const EAFNOSUPPORT = 97;
 const MAX_TEXT = 64 * 1024; // characters of an error's name, message, traceback
 
 const NAME = 'main.mjs';
@@ -103,6 +104,41 @@ function prepareOutput(name) {
     return stream;
   };
   Object.defineProperty(process, name, { ...original, get });
+}
+
+// There are no netlink sockets in a sandbox to ask for interfaces by; it has its loopback and no other.
+function prepareInterfaces() {
+  const os = require('os');
+  const { networkInterfaces } = os;
+  os.networkInterfaces = () => {
+    try {
+      return networkInterfaces();
+    } catch (error) {
+      if (error.errno !== EAFNOSUPPORT) throw error;
+      const [mac, internal, all] = ['00:00:00:00:00:00', true, Array(8).fill('ffff').join(':')];
+      return {
+        lo: [
+          { address: '127.0.0.1', netmask: '255.0.0.0', family: 'IPv4', mac, internal, cidr: '127.0.0.1/8' },
+          { address: '::1', netmask: all, family: 'IPv6', mac, internal, cidr: '::1/128', scopeid: 0 },
+        ],
+      };
+    }
+  };
+}
+
+// The code is in no file, so a thread that it starts from `__filename` gets it as text. Loading worker_threads is only
+// paid for by code that may do so.
+function prepareThreads() {
+  if (!/\bWorker\b/.test(code)) return;
+  const threads = require('worker_threads');
+  const { href } = require('url').pathToFileURL(file);
+  threads.Worker = class Worker extends threads.Worker {
+    constructor(source, options) {
+      if (source !== file && source?.href !== href) super(source, options);
+      else if (compiled.script) super(code, { ...options, eval: true });
+      else super(new URL(`data:text/javascript,${encodeURIComponent(code)}`), options);
+    }
+  };
 }
 
 // ---- the return value ----
@@ -444,6 +480,8 @@ const { main, requireFrom, importFrom } = makeMain();
 
 prepareOutput('stdout');
 prepareOutput('stderr');
+prepareInterfaces();
+prepareThreads();
 process.argv.splice(1, process.argv.length, file);
 process.execArgv = [];
 process.on('uncaughtExceptionMonitor', (error) => {
