@@ -26,8 +26,7 @@ async function children() {
   fs.writeFileSync('child.cjs', 'process.on("message", (n) => { process.send(n * 2); process.disconnect(); })');
   const forked = child_process.fork('./child.cjs');
   forked.send(21);
-  const [doubled] = await once(forked, 'message');
-  const [code] = await once(forked, 'exit');
+  const [[doubled], [code]] = await Promise.all([once(forked, 'message'), once(forked, 'exit')]);
   return { sorted: stdout, failure, shouted: shouted.toString(), signal, absent, doubled, code };
 }
 

@@ -17,8 +17,8 @@ async function shared() {
   const cells = new Int32Array(memory);
   const workers = Array.from({ length: 4 }, () => new Worker(COUNT, { eval: true, workerData: memory }));
   const messages = await Promise.all(workers.map(async (worker) => {
-    const [message] = await once(worker, 'message');
-    await once(worker, 'exit');
+    // Both are waited for from the start: they may come together.
+    const [[message]] = await Promise.all([once(worker, 'message'), once(worker, 'exit')]);
     return message.sum;
   }));
   return { count: cells[0], done: cells[1], wait: Atomics.wait(cells, 1, 4, 10), messages };

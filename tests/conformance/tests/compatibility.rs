@@ -270,8 +270,14 @@ fn javascript_threads() {
 }
 
 #[test]
-fn javascript_threads_of_the_program_itself() {
-    assert_eq!(facts("javascript", program!("self.cjs")), json!([3, 7]));
+fn javascript_that_starts_itself_again() {
+    let expected = json!({
+        "forked": 11,
+        "greeting": "from a worker",
+        "threads": [[3, "/workspace/main.mjs"], [7, "/workspace/main.mjs"]],
+        "failing": "TypeError",
+    });
+    assert_facts(&facts("javascript", program!("self.cjs")), &expected);
     assert_eq!(facts("javascript", program!("self.mjs")), 4);
 }
 
@@ -365,4 +371,29 @@ fn git_keeps_history() {
 #[test]
 fn programs_are_compiled_and_run() {
     assert_eq!(lines(program!("compiled.sh")), ["80000 42 5 1.414", "80000 42 5 1.414", "made by 0"]);
+}
+
+/// The table of `docs/compatibility.md`: nothing of it hangs, and each says why it can't be had.
+#[test]
+fn what_does_not_work_fails_at_once_and_says_why() {
+    let service = Service::start();
+    let ask = json!({"language": "javascript", "code": "exports.handler = () => process.execPath"});
+    let node = answer_of(&service, &ask)["return_value"].clone();
+    let request = json!({"language": "python", "code": program!("limits.py"), "event": {"node": node}});
+    let refused = json!(["EPERM", true]);
+    let expected = json!({
+        "interfaces": ["EAFNOSUPPORT", true],
+        "interfaces_of_another_node": ["SystemError [ERR_SYSTEM_ERROR]: A system error occurred: \
+            uv_interface_addresses returned Unknown system error 97 (Unknown system error 97)", true],
+        "namespaces": ["unshare: unshare failed: Operation not permitted", true],
+        "ping": refused,
+        "debugger": refused,
+        "device": refused,
+        "priority": refused,
+        "real_time": refused,
+        "owner": ["EINVAL", true],
+        "devices": ["ENOENT", true],
+        "executable_in_shm": ["EACCES", true],
+    });
+    assert_facts(&answer_of(&service, &request)["return_value"], &expected);
 }

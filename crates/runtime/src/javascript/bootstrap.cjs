@@ -126,19 +126,35 @@ function prepareInterfaces() {
   };
 }
 
-// The code is in no file, so a thread that it starts from `__filename` gets it as text. Loading worker_threads is only
-// paid for by code that may do so.
-function prepareThreads() {
-  if (!/\bWorker\b/.test(code)) return;
-  const threads = require('worker_threads');
+// The code is in no file that another thread or process could load, so one that the program starts from `__filename` loads
+// a stand-in. Only code that may do so pays for it.
+function prepareStandIn() {
+  if (!/\b(?:Worker|fork)\b/.test(code)) return;
   const { href } = require('url').pathToFileURL(file);
-  threads.Worker = class Worker extends threads.Worker {
-    constructor(source, options) {
-      if (source !== file && source?.href !== href) super(source, options);
-      else if (compiled.script) super(code, { ...options, eval: true });
-      else super(new URL(`data:text/javascript,${encodeURIComponent(code)}`), options);
-    }
+  let standIn;
+  const replaced = (source) => {
+    if (source !== file && source?.href !== href) return source;
+    return standIn ??= writeStandIn();
   };
+  const threads = require('worker_threads');
+  threads.Worker = class Worker extends threads.Worker {
+    constructor(source, options) { super(replaced(source), options); }
+  };
+  const children = require('child_process');
+  const { fork } = children;
+  children.fork = (source, ...rest) => fork(replaced(source), ...rest); // cluster calls this one too
+}
+
+// Outside of the workspace. CommonJS is compiled as if it were in its place; an ES module can't be.
+function writeStandIn() {
+  const place = fs.mkdtempSync(require('path').join(require('os').tmpdir(), 'main-'));
+  const [name, text] = compiled.module ? [NAME, code] : ['main.cjs', `
+    module.filename = ${stringify(file)};
+    module.paths = module.constructor._nodeModulePaths(${stringify(folder)});
+    module._compile(${stringify(code)}, module.filename);
+  `];
+  fs.writeFileSync(`${place}/${name}`, text);
+  return `${place}/${name}`;
 }
 
 // ---- the return value ----
@@ -481,7 +497,7 @@ const { main, requireFrom, importFrom } = makeMain();
 prepareOutput('stdout');
 prepareOutput('stderr');
 prepareInterfaces();
-prepareThreads();
+prepareStandIn();
 process.argv.splice(1, process.argv.length, file);
 process.execArgv = [];
 process.on('uncaughtExceptionMonitor', (error) => {
