@@ -69,6 +69,7 @@ fn python_processes() {
         "semaphore": [true, true, false],
         "queue": 2_000_000,
         "executor": [9, 16],
+        "names_of_ours": [],
         "left_in_shm": [],
     });
     assert_facts(&facts("python", program!("processes.py")), &expected);

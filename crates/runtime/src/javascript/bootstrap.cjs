@@ -114,7 +114,7 @@ function prepareInterfaces() {
     try {
       return networkInterfaces();
     } catch (error) {
-      if (error.errno !== EAFNOSUPPORT) throw error;
+      if (error.errno !== EAFNOSUPPORT && error.errno !== -EAFNOSUPPORT) throw error;
       const [mac, internal, all] = ['00:00:00:00:00:00', true, Array(8).fill('ffff').join(':')];
       return {
         lo: [

@@ -137,13 +137,13 @@ class Main(type(sys)):
     """The type of the __main__ module, which is in no file: multiprocessing asks for one, by which the processes that
     it does not fork load the module, and gets it when it asks."""
 
-    _copy = None
+    _copy = None  # its path; kept here, since what is set on the module is a name in the user's code
 
     @property
     def __file__(self):
         if sys._getframe(1).f_code.co_name == "get_preparation_data" and "__file__" in self.__dict__:
-            self._copy = self._copy or write_copy(self.__loader__.get_source("__main__"), self.__dict__["__file__"])
-            return self._copy
+            Main._copy = Main._copy or write_copy(self.__loader__.get_source("__main__"), self.__dict__["__file__"])
+            return Main._copy
         try:
             return self.__dict__["__file__"]
         except KeyError:
