@@ -33,6 +33,7 @@ const RESULT_FD = 3;
 const REQUEST_FD = 4;
 const MAX_RESULT_BYTES = 10 * 1024 * 1024;
 const MAX_DEPTH = 128;
+const EAFNOSUPPORT = 97;
 const MAX_TEXT = 64 * 1024; // characters of an error's name, message, traceback
 
 const NAME = 'main.mjs';
@@ -103,6 +104,57 @@ function prepareOutput(name) {
     return stream;
   };
   Object.defineProperty(process, name, { ...original, get });
+}
+
+// There are no netlink sockets in a sandbox to ask for interfaces by; it has its loopback and no other.
+function prepareInterfaces() {
+  const os = require('os');
+  const { networkInterfaces } = os;
+  os.networkInterfaces = () => {
+    try {
+      return networkInterfaces();
+    } catch (error) {
+      if (error.errno !== EAFNOSUPPORT && error.errno !== -EAFNOSUPPORT) throw error;
+      const [mac, internal, all] = ['00:00:00:00:00:00', true, Array(8).fill('ffff').join(':')];
+      return {
+        lo: [
+          { address: '127.0.0.1', netmask: '255.0.0.0', family: 'IPv4', mac, internal, cidr: '127.0.0.1/8' },
+          { address: '::1', netmask: all, family: 'IPv6', mac, internal, cidr: '::1/128', scopeid: 0 },
+        ],
+      };
+    }
+  };
+}
+
+// The code is in no file that another thread or process could load, so one that the program starts from `__filename` loads
+// a stand-in. Only code that may do so pays for it.
+function prepareStandIn() {
+  if (!/\b(?:Worker|fork)\b/.test(code)) return;
+  const { href } = require('url').pathToFileURL(file);
+  let standIn;
+  const replaced = (source) => {
+    if (source !== file && source?.href !== href) return source;
+    return standIn ??= writeStandIn();
+  };
+  const threads = require('worker_threads');
+  threads.Worker = class Worker extends threads.Worker {
+    constructor(source, options) { super(replaced(source), options); }
+  };
+  const children = require('child_process');
+  const { fork } = children;
+  children.fork = (source, ...rest) => fork(replaced(source), ...rest); // cluster calls this one too
+}
+
+// Outside of the workspace. CommonJS is compiled as if it were in its place; an ES module can't be.
+function writeStandIn() {
+  const place = fs.mkdtempSync(require('path').join(require('os').tmpdir(), 'main-'));
+  const [name, text] = compiled.module ? [NAME, code] : ['main.cjs', `
+    module.filename = ${stringify(file)};
+    module.paths = module.constructor._nodeModulePaths(${stringify(folder)});
+    module._compile(${stringify(code)}, module.filename);
+  `];
+  fs.writeFileSync(`${place}/${name}`, text);
+  return `${place}/${name}`;
 }
 
 // ---- the return value ----
@@ -444,6 +496,8 @@ const { main, requireFrom, importFrom } = makeMain();
 
 prepareOutput('stdout');
 prepareOutput('stderr');
+prepareInterfaces();
+prepareStandIn();
 process.argv.splice(1, process.argv.length, file);
 process.execArgv = [];
 process.on('uncaughtExceptionMonitor', (error) => {

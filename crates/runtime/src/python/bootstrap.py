@@ -133,9 +133,56 @@ class Loader:
         return self._code if name == "__main__" else None
 
 
+class Main(type(sys)):
+    """The type of the __main__ module, which is in no file: multiprocessing asks for one, by which the processes that
+    it does not fork load the module, and gets it when it asks."""
+
+    _copy = None  # its path; kept here, since what is set on the module is a name in the user's code
+
+    @property
+    def __file__(self):
+        if sys._getframe(1).f_code.co_name == "get_preparation_data" and "__file__" in self.__dict__:
+            Main._copy = Main._copy or write_copy(self.__loader__.get_source("__main__"), self.__dict__["__file__"])
+            return Main._copy
+        try:
+            return self.__dict__["__file__"]
+        except KeyError:
+            raise AttributeError("module '__main__' has no attribute '__file__'") from None
+
+    @__file__.setter
+    def __file__(self, path):
+        self.__dict__["__file__"] = path
+
+
+# In such a process: the module is as in the first one, and the processes it starts in turn load it the same way.
+COPY = """\
+def prepare(path):
+    from multiprocessing import spawn
+
+    first = spawn.get_preparation_data
+    spawn.get_preparation_data = lambda name: {{**first(name), "init_main_from_path": path}}
+
+prepare(__file__)
+del prepare
+__file__ = {file!r}
+__loader__ = type("Loader", (), {{"get_source": lambda self, name: {code!r}}})()
+exec(compile(__loader__.get_source(""), {name!r}, "exec"), globals())
+"""
+
+
+def write_copy(code, file):
+    """Writes a file that loads the user's code, outside of the workspace; returns its path."""
+    import tempfile
+
+    path = os.path.join(tempfile.mkdtemp(), NAME)
+    with open(path, "w", encoding="utf-8", errors="surrogatepass") as copy:
+        copy.write(COPY.format(code=code, file=file, name=NAME))
+    return path
+
+
 def make_main(code):
     """A fresh __main__ module for the user's code."""
-    module = type(sys)("__main__")
+    module = Main("__main__")
     folder = os.getcwd()
     module.__file__ = os.path.join(folder, NAME)
     module.__loader__ = Loader(code)
