@@ -224,7 +224,7 @@ fn without_configuration(error: &ConfigError) -> Findings {
     checks.extend([
         kernel::user_namespaces(&kernel, &Attempt::NotMade),
         kernel::apparmor(&kernel, &Attempt::NotMade),
-        adapters::installed_bubblewrap(),
+        adapters::bubblewrap_if_wanted(),
     ]);
     let rest = SECTIONS.iter().flat_map(|(_, names)| *names).filter(|name| **name != "native");
     for name in rest {

@@ -76,6 +76,12 @@ fn bubblewrap(config: &Config, trial: &Trial) -> Check {
     }
 }
 
+/// The installed bwrap, when nobody knows whether it is wanted.
+pub(super) fn bubblewrap_if_wanted() -> Check {
+    let check = installed_bubblewrap();
+    Check { status: if check.cause.is_some() { Status::Warning } else { check.status }, ..check }
+}
+
 /// The installed bwrap, whatever the configuration says of it.
 pub(super) fn installed_bubblewrap() -> Check {
     const NAME: &str = "bubblewrap";

@@ -82,18 +82,15 @@ async fn connection(url: &Url, addresses: &[SocketAddr], evidence: &str, contain
     let tried = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let Err(error) = connect(addresses).await else { return Check::ok(TCP, format!("connected to {tried}")) };
     let cause = format!("Failed to callback Control Plane: no connection to {tried}: {error}");
+    let own = container && addresses.iter().all(|address| address.ip().is_loopback());
     let fix = match error.kind() {
-        ErrorKind::TimedOut => {
-            format!("see that no firewall and no NetworkPolicy is in between, and {NETWORK}")
-        }
-        _ if container && addresses.iter().all(|address| address.ip().is_loopback()) => {
+        ErrorKind::TimedOut => format!("see that no firewall and no NetworkPolicy is in between, and {NETWORK}"),
+        _ if own => {
             format!("in a container {} is the container itself: {ADDRESSES}", url.host_str().unwrap_or_default())
         }
-        _ => format!(
-            "start the control plane, and have it listen on 0.0.0.0 and on this port; or {ADDRESSES}\n\
-             then try: docker exec -it sandbox-executor curl {url}"
-        ),
+        _ => format!("start the control plane, and have it listen on 0.0.0.0 and on this port; or {ADDRESSES}"),
     };
+    let fix = format!("{fix}\nthen try: docker exec -it sandbox-executor curl {url}");
     Check::warning(TCP, cause, fix).seen(evidence)
 }
 

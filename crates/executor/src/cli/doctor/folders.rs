@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Access, OFlags, access};
+use rustix::io::Errno;
 
 use super::Check;
 use crate::config::Config;
@@ -96,12 +97,16 @@ fn usable(path: &Path) -> Result<&'static str, String> {
     }
 }
 
-/// The error without the made-up name of the file that it happened to.
+/// The system's own words, without the made-up name of the file that it happened to.
 pub(super) fn plain(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => std::io::Error::from_raw_os_error(number).to_string(),
-        None => error.kind().to_string(),
-    }
+    // tempfile wraps the system's error without giving it back: the kinds that matter here have one number each.
+    let number = error.raw_os_error().or(match error.kind() {
+        ErrorKind::PermissionDenied => Some(Errno::ACCESS.raw_os_error()),
+        ErrorKind::ReadOnlyFilesystem => Some(Errno::ROFS.raw_os_error()),
+        ErrorKind::StorageFull => Some(Errno::NOSPC.raw_os_error()),
+        _ => None,
+    });
+    number.map_or_else(|| error.kind().to_string(), |number| std::io::Error::from_raw_os_error(number).to_string())
 }
 
 /// The path itself, or the nearest folder above it that is there.
