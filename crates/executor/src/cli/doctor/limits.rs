@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::limits::Cgroups;
 
-use super::Check;
+use super::{Check, Status};
 use crate::config::{Config, ConfigError};
 
 /// Whether the limits of memory, processes and CPU are the kernel's.
@@ -27,11 +27,23 @@ pub(super) fn limits(config: &Config, cgroups: &Cgroups) -> Vec<Check> {
             Check::warning(name, causes.join("\n"), fixes.join("\n")).seen(set)
         }
     };
+    let memory = limit("memory limit", cgroups.memory(), "memory", format!("MAX_MEMORY_MB = {}", config.max_memory_mb));
     vec![
-        limit("memory limit", cgroups.memory(), "memory", format!("MAX_MEMORY_MB = {}", config.max_memory_mb)),
+        scarce_memory(config.max_memory_mb, memory),
         limit("process limit", cgroups.pids(), "processes", format!("MAX_PROCESSES = {}", config.max_processes)),
         limit("CPU limit", cgroups.cpu(), "CPU", format!("MAX_CPU_CORES = {}", config.max_cpu_cores)),
     ]
+}
+
+/// An interpreter starts with less, but what people do in one is ended.
+const LITTLE_MEMORY_MB: u64 = 64;
+
+fn scarce_memory(max_memory_mb: u64, check: Check) -> Check {
+    if check.status != Status::Ok || max_memory_mb >= LITTLE_MEMORY_MB {
+        return check;
+    }
+    let cause = "programs that use a library or two are ended for lack of memory: MemoryError, Killed";
+    Check::warning(check.name, cause, "export MAX_MEMORY_MB=1024").seen(check.evidence)
 }
 
 /// What is wrong, and the fix that the sentence ends with.
@@ -77,7 +89,6 @@ pub(super) fn contradicting_timeouts(error: &ConfigError) -> Option<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
     use super::*;
 
     #[test]
