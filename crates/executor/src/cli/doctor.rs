@@ -138,6 +138,8 @@ struct Isolated {
     adapter: Option<&'static str>,
     /// Of the program that isolates, where there is one.
     version: Option<String>,
+    /// Why this adapter and no other.
+    reason: Option<String>,
     /// Whether a program ran in a sandbox.
     works: bool,
 }
@@ -192,7 +194,7 @@ async fn examine(config: &Config) -> Findings {
         kernel::apparmor(kernel, &attempt),
         kernel::capabilities(kernel, &attempt),
         kernel::seccomp(kernel, &attempt),
-        kernel::proc(kernel, &attempt),
+        trial::proc(&trial),
         kernel::landlock(&attempt),
     ];
     checks.extend(adapters::adapters(config, &trial));
@@ -211,8 +213,9 @@ async fn examine(config: &Config) -> Findings {
     checks.push(folders::log_file(config));
     let (adapter, version) = trial.isolation().map_or((None, None), |(name, version)| (Some(name), version));
     let works = trial.works() && config.isolation != Isolation::None;
+    let (wanted, reason) = (Some(config.isolation.to_string()), trial.reason());
     trial.close();
-    Findings::new(Isolated { wanted: Some(config.isolation.to_string()), adapter, version, works }, checks)
+    Findings::new(Isolated { wanted, adapter, version, reason, works }, checks)
 }
 
 /// What can be seen of the machine when nobody knows what is wanted of it.
@@ -226,8 +229,7 @@ fn without_configuration(error: &ConfigError) -> Findings {
         kernel::apparmor(&kernel, &Attempt::NotMade),
         adapters::bubblewrap_if_wanted(),
     ]);
-    let rest = SECTIONS.iter().flat_map(|(_, names)| *names).filter(|name| **name != "native");
-    for name in rest {
+    for name in SECTIONS.iter().flat_map(|(_, names)| *names) {
         if checks.iter().all(|check| check.name != *name) {
             checks.push(Check::skipped(name, "the configuration has to be right first"));
         }

@@ -1,6 +1,6 @@
 //! Problems 1, 4 and 5 and slow executions: the adapters and the interpreters.
 
-use crate::{after_mounts, doctor, findings, is_root};
+use crate::{after_mounts, doctor, findings, is_root, under_seccomp};
 use conformance::{Home, output_within};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -16,14 +16,12 @@ fn bubblewrap_that_is_not_there() {
     found.assert_named("bubblewrap", "problem", "Bubblewrap (bwrap) is not installed", &["apt-get install bubblewrap"]);
     found.assert_blamed("bubblewrap");
 
-    // Where something else works, nobody has to have it.
+    // Where our own works, nobody has to have it.
     let found = findings(&mut after_mounts(hide, doctor(&home).env("ISOLATION", "auto")));
-    if found.0["isolation"]["works"] == true {
-        found.assert_named("bubblewrap", "warning", "is used instead", &["apt-get install bubblewrap"]);
-        assert_eq!(found.0["healthy"], true);
-    } else {
-        found.assert_named("bubblewrap", "problem", "is not installed", &["apt-get install bubblewrap"]);
-    }
+    found.assert_named("bubblewrap", "warning", "native is used instead", &["apt-get install bubblewrap"]);
+    found.assert_ok("native");
+    assert_eq!(found.0["isolation"]["adapter"], "native");
+    assert_eq!(found.0["healthy"], true);
     findings(&mut doctor(&home)).assert_ok("bubblewrap");
 }
 
@@ -50,6 +48,25 @@ fn bubblewrap_that_is_setuid_or_old() {
     home.write("bwrap", "#!/bin/sh\necho bubblewrap 0.4.0\n");
     let found = findings(&mut after_mounts(&over, &doctor(&home)));
     found.assert_named("bubblewrap", "problem", "0.8.0 or newer is needed", &["apt-get install"]);
+}
+
+#[test]
+fn our_own_adapter_that_can_not_be_used() {
+    if !is_root("our own adapter that can not be used") {
+        return;
+    }
+    let home = Home::new();
+    let auto = |filter| findings(&mut under_seccomp(&[filter], doctor(&home).env("ISOLATION", "auto")));
+    let found = auto("refuse-clone3");
+    found.assert_named("native", "warning", "bubblewrap is used instead", &["Linux 5.12"]);
+    assert!(found.text("native", "cause").contains("Function not implemented"));
+    assert_eq!(found.0["isolation"]["adapter"], "bubblewrap");
+    assert_eq!(found.0["healthy"], true);
+    let found = auto("refuse-namespaces");
+    found.assert_named("native", "problem", "it can't be used", &["the fix of `seccomp`"]);
+    found.assert_named("sandbox", "problem", "native: ", &["the fix of `seccomp`"]);
+    found.assert_named("sandbox", "problem", "bubblewrap: ", &[]);
+    auto("refuse-accounting").assert_ok("native");
 }
 
 #[test]

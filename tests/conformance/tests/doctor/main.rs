@@ -16,7 +16,7 @@ mod storage;
 use conformance::{Home, output_within};
 use serde_json::Value;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 /// An ordinary user that owns nothing.
@@ -125,12 +125,19 @@ fn skipped(test: &str, why: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// A folder in this home that anybody may go through, for what an ordinary user runs.
-fn open_to_all(home: &Home) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = home.path("");
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("a mode");
-    folder
+/// The same command by an ordinary user.
+fn as_somebody(inner: &Command) -> Command {
+    let (uid, gid) = (format!("--reuid={SOMEBODY}"), format!("--regid={SOMEBODY}"));
+    started_by(&["setpriv", &uid, &gid, "--clear-groups"], inner)
+}
+
+/// Lets an ordinary user through this home and gives him a state folder. Returns whether he can start the program at all.
+fn home_of_somebody(home: &Home) -> bool {
+    std::fs::set_permissions(home.path(""), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    std::fs::create_dir(home.path("state")).expect("a folder");
+    std::os::unix::fs::chown(home.path("state"), Some(SOMEBODY), Some(SOMEBODY)).expect("an owner");
+    let version = as_somebody(Command::new(conformance::binary()).arg("--version")).output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 #[test]

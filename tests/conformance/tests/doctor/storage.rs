@@ -1,16 +1,10 @@
 //! Problem 6 and slow disks: the folders.
 
-use crate::{SOMEBODY, after_mounts, doctor, findings, is_root, open_to_all, started_by, under_seccomp};
+use crate::{SOMEBODY, after_mounts, as_somebody, doctor, findings, home_of_somebody, is_root, under_seccomp};
 use conformance::Home;
-use std::process::Command;
 
 /// As the document has it.
 const FIX: [&str; 3] = ["chmod 755", "mkdir -p", "export WORKSPACE_PATH=/tmp/sandbox_workspace"];
-
-fn as_somebody(inner: &Command) -> Command {
-    let (uid, gid) = (format!("--reuid={SOMEBODY}"), format!("--regid={SOMEBODY}"));
-    started_by(&["setpriv", &uid, &gid, "--clear-groups"], inner)
-}
 
 #[test]
 fn a_workspace_that_may_not_be_written() {
@@ -28,11 +22,7 @@ fn a_workspace_that_may_not_be_written() {
     well.assert_ok("workspace");
 
     // An ordinary user before a folder of root's, and before one of his.
-    let folder = open_to_all(&home);
-    let state = folder.join("state");
-    std::fs::create_dir(&state).expect("a folder");
-    std::os::unix::fs::chown(&state, Some(SOMEBODY), Some(SOMEBODY)).expect("an owner");
-    if !program_is_for_everybody() {
+    if !home_of_somebody(&home) {
         return crate::skipped("the workspace of an ordinary user", "the program lies where only root reads");
     }
     let found = findings(&mut as_somebody(&doctor(&home)));
@@ -40,11 +30,6 @@ fn a_workspace_that_may_not_be_written() {
     assert!(found.text("workspace", "evidence").contains("mode 0755 of uid 0, and this is uid 12345"));
     std::os::unix::fs::chown(&workspace, Some(SOMEBODY), Some(SOMEBODY)).expect("an owner");
     findings(&mut as_somebody(&doctor(&home))).assert_ok("workspace");
-}
-
-fn program_is_for_everybody() -> bool {
-    let mut version = Command::new(conformance::binary());
-    as_somebody(version.arg("--version")).output().is_ok_and(|output| output.status.success())
 }
 
 #[test]

@@ -1,6 +1,7 @@
 """Runs a program under a system call filter, as a container engine does, or on a disk that is slow.
 
     under_seccomp.py refuse-namespaces PROGRAM…   what makes namespaces and mounts fails with EPERM, as Docker's filter has it
+    under_seccomp.py refuse-clone3 PROGRAM…       clone3(2) is not there (ENOSYS), as Docker's filter has it
     under_seccomp.py refuse-accounting PROGRAM…   acct(2) does, which nobody needs: a filter that is in nobody's way
     under_seccomp.py fsync-takes MS PROGRAM…      every fsync(2) takes so much longer
 
@@ -71,7 +72,7 @@ def fsync_takes(seconds, command):
     if child == 0:
         os.write(tell, struct.pack("i", install(returning(USER_NOTIF, "fsync"), flags=8)))
         os.read(gone_on, 1)  # The listener has to be taken before it is closed with the next line.
-        os.execv(command[0], command)
+        os.execvp(command[0], command)
     number = struct.unpack("i", os.read(told, 4))[0]
     process = libc.syscall(434, child, 0)
     listener = libc.syscall(438, process, number, 0)
@@ -100,8 +101,10 @@ if __name__ == "__main__":
         fsync_takes(int(command[0]) / 1000, command[1:])
     elif what == "refuse-namespaces":
         refuse_namespaces()
+    elif what == "refuse-clone3":
+        install(returning(ERRNO | ENOSYS, "clone3"))
     elif what == "refuse-accounting":
         install(returning(ERRNO | EPERM, "acct"))
     else:
         sys.exit(__doc__)
-    os.execv(command[0], command)
+    os.execvp(command[0], command)

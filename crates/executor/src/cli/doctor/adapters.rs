@@ -9,7 +9,7 @@ use std::process::Command;
 
 use sandbox::bubblewrap::Bubblewrap;
 
-use super::trial::Trial;
+use super::trial::{Failure, Trial};
 use super::{Check, Status};
 use crate::config::{Config, Isolation};
 
@@ -23,30 +23,40 @@ const SANDBOX_EXEC: &str = "/usr/bin/sandbox-exec";
 const MACOS_FIX: &str = "unset ISOLATION: macOS's own Seatbelt (sandbox-exec) is then taken without asking\n\
     `which sandbox-exec` should print /usr/bin/sandbox-exec";
 
-/// An adapter that `ISOLATION=auto` passed over.
-#[derive(Debug)]
-pub(super) struct PassedOver {
-    /// As [`sandbox::Isolation::name`] has it.
-    pub adapter: &'static str,
-    /// Why it can't be used.
-    pub reason: String,
+/// A check for each adapter.
+pub(super) fn adapters(config: &Config, trial: &Trial) -> [Check; 3] {
+    let seatbelt = seatbelt(config, std::env::consts::OS, Path::new(SANDBOX_EXEC));
+    [native(config, trial), bubblewrap(config, trial), seatbelt]
 }
 
-/// A row for each adapter that was passed over and has no check of its own, then the ones that have.
-pub(super) fn adapters(config: &Config, trial: &Trial) -> Vec<Check> {
-    let others = trial.passed_over().iter().filter(|passed| !["bubblewrap", "seatbelt"].contains(&passed.adapter));
-    let mut checks: Vec<Check> = others.map(|passed| row(passed, trial)).collect();
-    checks.extend([bubblewrap(config, trial), seatbelt(config, std::env::consts::OS, Path::new(SANDBOX_EXEC))]);
-    checks
+/// Our own needs nothing but the kernel: what is to be known of it is what became of it.
+fn native(config: &Config, trial: &Trial) -> Check {
+    const NAME: &str = "native";
+    match (config.isolation, refusal(trial, NAME)) {
+        (Isolation::None | Isolation::Bubblewrap, _) => {
+            Check::skipped(NAME, format!("not needed with ISOLATION={}", config.isolation))
+        }
+        _ if !cfg!(target_os = "linux") => Check::skipped(NAME, "Linux only"),
+        (_, Some(reason)) => {
+            let Failure { cause, fix } = Failure::told(reason);
+            let fix = match trial.blame() {
+                Some(check) => format!("the fix of `{check}`"),
+                None if !fix.is_empty() => fix,
+                None => "`ISOLATION=native sandbox-executor doctor` says what is in its way".to_owned(),
+            };
+            let check = Check::problem(NAME, format!("it can't be used: {cause}"), fix);
+            softened(check, trial.adapter().filter(|_| trial.works()))
+        }
+        _ if trial.works() && trial.adapter() == Some(NAME) => {
+            Check::ok(NAME, "namespaces of our own by clone3(2), without a program from elsewhere")
+        }
+        _ => Check::skipped(NAME, "it did not come to try it"),
+    }
 }
 
-fn row(passed: &PassedOver, trial: &Trial) -> Check {
-    let fix = match trial.blame() {
-        Some(check) => format!("the fix of `{check}`"),
-        None => format!("ISOLATION={} `sandbox-executor doctor` looks into this adapter alone", passed.adapter),
-    };
-    let check = Check::problem(passed.adapter, format!("it can't be used: {}", passed.reason), fix);
-    softened(check, trial.adapter().filter(|_| trial.works()))
+/// Why this adapter can't be used, if it was tried.
+fn refusal<'a>(trial: &'a Trial, adapter: &str) -> Option<&'a str> {
+    trial.refused().iter().find(|(name, _)| *name == adapter).map(|(_, reason)| reason.as_str())
 }
 
 /// `instead`: the adapter that is used in place of the one with the problem.
@@ -161,18 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_that_was_passed_over_gets_a_row_with_the_reason() {
-        let passed = || PassedOver { adapter: "native", reason: "clone3: Operation not permitted".into() };
-        let worked = Trial::assumed(Some("bubblewrap"), Ok(()), vec![passed()]);
-        let checks = adapters(&Config::of(&[]), &worked);
-        assert_eq!((checks[0].name, checks[0].status), ("native", Status::Warning), "{checks:?}");
-        assert!(
-            checks[0].cause.as_ref().unwrap().contains("clone3: Operation not permitted; bubblewrap is used instead")
-        );
-        let failed = Trial::assumed(None, Err("nothing works"), vec![passed()]);
-        assert_eq!(adapters(&Config::of(&[]), &failed)[0].status, Status::Problem);
-        let none = adapters(&Config::of(&[]), &Trial::assumed(Some("native"), Ok(()), Vec::new()));
-        assert!(none.iter().all(|check| check.name != "native"), "{none:?}");
+    #[cfg(target_os = "linux")]
+    fn the_own_adapter_says_what_became_of_it() {
+        let refused = || vec![("native", "clone3: Operation not permitted".to_owned())];
+        let check = |isolation, trial: &Trial| native(&Config::of(&[("ISOLATION", isolation)]), trial);
+        let instead = check("auto", &Trial::assumed(Some("bubblewrap"), Ok(()), refused()));
+        assert_eq!(instead.status, Status::Warning);
+        assert!(instead.cause.unwrap().contains("clone3: Operation not permitted; bubblewrap is used instead"));
+        let failed = Trial::assumed(None, Err("nothing works"), refused());
+        assert_eq!(check("auto", &failed).status, Status::Problem);
+        assert_eq!(check("native", &failed).status, Status::Problem);
+        assert_eq!(check("bubblewrap", &failed).status, Status::Skipped);
+        assert_eq!(check("auto", &Trial::assumed(Some("native"), Ok(()), Vec::new())).status, Status::Ok);
+        assert_eq!(check("auto", &Trial::assumed(None, Err("no launcher"), Vec::new())).status, Status::Skipped);
     }
 
     #[test]

@@ -230,7 +230,9 @@ pub(super) fn seccomp(kernel: &Kernel, attempt: &Attempt) -> Check {
             );
             let cause = "a system call filter, as of a container, is on this process, and no sandbox could be made";
             // These are the words of a call that was refused; others may well have another cause.
-            let refused = ["Operation not permitted", "No permissions"].iter().any(|words| reason.contains(words));
+            let refused = ["Operation not permitted", "No permissions", "Function not implemented"]
+                .iter()
+                .any(|words| reason.contains(words));
             let check = if refused { Check::problem(NAME, cause, fix) } else { Check::warning(NAME, cause, fix) };
             check.seen(format!("{evidence}; {reason}"))
         }

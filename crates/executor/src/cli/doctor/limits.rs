@@ -47,7 +47,7 @@ fn scarce_memory(max_memory_mb: u64, check: Check) -> Check {
 }
 
 /// What is wrong, and the fix that the sentence ends with.
-fn split(sentence: &str) -> (&str, &str) {
+pub(super) fn split(sentence: &str) -> (&str, &str) {
     sentence.rsplit_once("; ").unwrap_or((sentence, "run the service as root with its cgroup writable"))
 }
 

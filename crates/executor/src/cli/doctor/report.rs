@@ -49,7 +49,7 @@ fn report(config: Option<&Config>, findings: &Findings) -> String {
     line("OS", &os());
     line("User", &format!("uid {}", rustix::process::geteuid().as_raw()));
     line("Isolation", &isolation(findings));
-    for name in ["sandbox", "bubblewrap", "seatbelt", "Landlock", "python", "javascript", "shell"] {
+    for name in ["sandbox", "native", "bubblewrap", "seatbelt", "Landlock", "python", "javascript", "shell"] {
         line(name, &seen(name));
     }
     for name in ["memory limit", "process limit", "CPU limit", "timeouts", "disk", "machine memory", "machine CPU"] {
@@ -76,7 +76,7 @@ fn report(config: Option<&Config>, findings: &Findings) -> String {
 }
 
 fn isolation(findings: &Findings) -> String {
-    let Isolated { wanted, adapter, version, works } = &findings.isolation;
+    let Isolated { wanted, adapter, version, reason, works } = &findings.isolation;
     let adapter = adapter.unwrap_or("no adapter");
     let version = version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
     let verdict = match (adapter, works) {
@@ -84,7 +84,8 @@ fn isolation(findings: &Findings) -> String {
         (_, true) => "a program ran in a sandbox",
         (_, false) => "no program ran in a sandbox",
     };
-    format!("ISOLATION={}; {adapter}{version}; {verdict}", wanted.as_deref().unwrap_or("(not known)"))
+    let reason = reason.as_deref().map(|reason| format!("; {reason}")).unwrap_or_default();
+    format!("ISOLATION={}; {adapter}{version}; {verdict}{reason}", wanted.as_deref().unwrap_or("(not known)"))
 }
 
 /// Indented, which nothing in it can end.

@@ -12,11 +12,11 @@ use anyhow::Context;
 use runtime::{Interpreter, Language};
 use sandbox::limits::Cgroups;
 
-use super::Check;
-use super::adapters::PassedOver;
 use super::interpreters::Found;
 use super::kernel::{Attempt, Kernel, PRIVILEGED};
-use crate::cli::serve;
+use super::limits::split;
+use super::{Check, Status};
+use crate::cli::serve::{self, NothingWorks};
 use crate::config::{Config, Isolation};
 use crate::pipeline::{Executor, probe_request};
 use crate::state::State;
@@ -29,16 +29,45 @@ const SLEEP: Duration = Duration::from_millis(200);
 
 pub(super) struct Trial {
     kernel: Kernel,
-    /// What was made, or why it was not.
-    executor: Result<Executor, String>,
+    /// What was made.
+    executor: Option<Executor>,
     /// How long the program took, or why it did not run.
-    outcome: Result<Duration, String>,
+    outcome: Result<Duration, Failure>,
     adapter: Option<&'static str>,
-    passed_over: Vec<PassedOver>,
+    refused: Vec<(&'static str, String)>,
     wanted: Option<Isolation>,
     instance: String,
     /// Its workspace root: the service's may be unusable, which is another check's finding.
     _home: Option<tempfile::TempDir>,
+}
+
+/// Why no program ran.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub cause: String,
+    /// What the adapters themselves say to do about it; may be empty.
+    pub fix: String,
+}
+
+impl Failure {
+    /// Of a sentence that says what failed, and behind a semicolon what to do about it.
+    pub(super) fn told(reason: &str) -> Self {
+        let (cause, fix) = reason.split_once("; ").unwrap_or((reason, ""));
+        Self { cause: cause.to_owned(), fix: fix.to_owned() }
+    }
+
+    /// Of all adapters that were tried. Which one it was is of no interest when there was one only.
+    fn of_all(refused: &[(&'static str, String)]) -> Self {
+        let each: Vec<(&str, Self)> = refused.iter().map(|(name, reason)| (*name, Self::told(reason))).collect();
+        if let [(_, only)] = each.as_slice() {
+            return only.clone();
+        }
+        let causes: Vec<String> = each.iter().map(|(name, failure)| format!("{name}: {}", failure.cause)).collect();
+        let mut fixes: Vec<&str> = each.iter().map(|(_, failure)| failure.fix.as_str()).collect();
+        fixes.retain(|fix| !fix.is_empty());
+        fixes.dedup();
+        Self { cause: causes.join("\n"), fix: fixes.join("\n") }
+    }
 }
 
 impl Trial {
@@ -52,16 +81,19 @@ impl Trial {
             }
             Err(error) => (None, Err(error)),
         };
-        let executor = executor.map_err(|error| format!("{error:#}"));
-        let outcome = match &executor {
-            Ok(executor) => timed(executor, config).await,
-            Err(reason) => Err(reason.clone()),
+        let refused = match &executor {
+            Ok(executor) => executor.choice.refused.clone(),
+            Err(error) => error.downcast_ref::<NothingWorks>().map(|error| error.0.clone()).unwrap_or_default(),
         };
-        let adapter = executor.as_ref().ok().map(|executor| executor.isolation.name());
-        // The one place for what `serve::build` says of the adapters that `auto` can't use: each becomes a row.
-        let passed_over = Vec::new();
+        let outcome = match &executor {
+            Ok(executor) => timed(executor, config).await.map_err(|reason| Failure::told(&reason)),
+            Err(error) if refused.is_empty() => Err(Failure::told(&format!("{error:#}"))),
+            Err(_) => Err(Failure::of_all(&refused)),
+        };
+        let executor = executor.ok();
+        let adapter = executor.as_ref().map(|executor| executor.isolation.name());
         let wanted = Some(config.isolation);
-        Self { kernel, executor, outcome, adapter, passed_over, wanted, instance, _home: home }
+        Self { kernel, executor, outcome, adapter, refused, wanted, instance, _home: home }
     }
 
     /// Whether a program ran.
@@ -76,12 +108,23 @@ impl Trial {
 
     /// Its name and, where it has one, its version.
     pub(super) fn isolation(&self) -> Option<(&'static str, Option<String>)> {
-        let isolation = &self.executor.as_ref().ok()?.isolation;
+        let isolation = &self.executor.as_ref()?.isolation;
         Some((isolation.name(), isolation.version().map(str::to_owned)))
     }
 
-    pub(super) fn passed_over(&self) -> &[PassedOver] {
-        &self.passed_over
+    /// The adapters that were tried and can't be used, and why.
+    pub(super) fn refused(&self) -> &[(&'static str, String)] {
+        &self.refused
+    }
+
+    /// Why this adapter and no other.
+    pub(super) fn reason(&self) -> Option<String> {
+        Some(self.executor.as_ref()?.choice.reason.clone())
+    }
+
+    /// What sandboxes have to do without here.
+    pub(super) fn lacks(&self) -> &[String] {
+        self.executor.as_ref().and_then(|executor| executor.lacks.get()).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What the checks of the kernel go by.
@@ -89,7 +132,7 @@ impl Trial {
         match &self.outcome {
             _ if self.wanted == Some(Isolation::None) => Attempt::NotNeeded,
             Ok(_) => Attempt::Worked,
-            Err(reason) => Attempt::Failed(reason.clone()),
+            Err(failure) => Attempt::Failed(failure.cause.clone()),
         }
     }
 
@@ -108,7 +151,7 @@ impl Trial {
         config: &Config,
         interpreter: &Interpreter,
     ) -> Option<Result<(), String>> {
-        let executor = self.executor.as_mut().ok().filter(|_| self.outcome.is_ok())?;
+        let executor = self.executor.as_mut().filter(|_| self.outcome.is_ok())?;
         // The probe takes one of the interpreters that there are.
         executor.interpreters = HashMap::from([(interpreter.language, Ok(Arc::new(interpreter.clone())))]);
         Some(executor.probe(config).await)
@@ -116,7 +159,7 @@ impl Trial {
 
     /// What this code prints in a sandbox; `None` when it does not run.
     pub(super) async fn printed(&mut self, config: &Config, interpreter: &Interpreter, code: &str) -> Option<String> {
-        let executor = self.executor.as_mut().ok().filter(|_| self.outcome.is_ok())?;
+        let executor = self.executor.as_mut().filter(|_| self.outcome.is_ok())?;
         executor.interpreters.insert(interpreter.language, Ok(Arc::new(interpreter.clone())));
         let answer = executor.execute_quietly(probe_request(config, interpreter.language, code)).await.ok()?;
         answer.error.is_none().then_some(answer.stdout)
@@ -125,8 +168,8 @@ impl Trial {
     /// What limits can be set.
     pub(super) fn cgroups(&self) -> Cgroups {
         match &self.executor {
-            Ok(executor) => executor.ground.cgroups.as_ref().clone(),
-            Err(_) => Cgroups::detect(&self.instance),
+            Some(executor) => executor.ground.cgroups.as_ref().clone(),
+            None => Cgroups::detect(&self.instance),
         }
     }
 
@@ -176,9 +219,25 @@ pub(super) fn sandbox(config: &Config, trial: &Trial) -> Check {
             "unset ISOLATION",
         )
         .seen(format!("a program ran as uid {} on the bare machine", rustix::process::geteuid().as_raw())),
+        Ok(took) if !trial.lacks().is_empty() => {
+            let (causes, fixes): (Vec<&str>, Vec<&str>) = trial.lacks().iter().map(|lack| split(lack)).unzip();
+            let evidence = format!("a program ran in one by {}, {} ms", by(trial), took.as_millis());
+            Check::warning(NAME, causes.join("\n"), fixes.join("\n")).seen(evidence)
+        }
         Ok(took) => Check::ok(NAME, format!("a program ran in one by {}, {} ms", by(trial), took.as_millis())),
-        Err(reason) => Check::problem(NAME, reason.clone(), fix(config, trial, reason)),
+        Err(failure) => Check::problem(NAME, failure.cause.clone(), fix(config, trial, failure)),
     }
+}
+
+/// The check of `/proc`; a sandbox that stands up without one is worth a warning where that is why.
+pub(super) fn proc(trial: &Trial) -> Check {
+    let check = super::kernel::proc(&trial.kernel, &trial.attempt());
+    if !trial.lacks().iter().any(|lack| lack.contains("/proc")) {
+        return check;
+    }
+    let check = super::kernel::proc(&trial.kernel, &Attempt::Failed(String::new()));
+    let cause = check.cause.map(|cause| format!("{cause}; {} does without one", by(trial)));
+    Check { status: if cause.is_some() { Status::Warning } else { check.status }, cause, ..check }
 }
 
 fn by(trial: &Trial) -> String {
@@ -189,16 +248,18 @@ fn by(trial: &Trial) -> String {
     }
 }
 
-fn fix(config: &Config, trial: &Trial, reason: &str) -> String {
+fn fix(config: &Config, trial: &Trial, failure: &Failure) -> String {
     let wants_bubblewrap = matches!(config.isolation, Isolation::Auto | Isolation::Bubblewrap);
     if config.disable_bwrap && config.isolation == Isolation::Auto {
         "unset DISABLE_BWRAP".into()
-    } else if reason.contains("temporary folder") {
+    } else if failure.cause.contains("temporary folder") {
         "let this user write to /tmp, or set TMPDIR to a folder where it can (docker run --tmpfs /tmp …)".into()
     } else if wants_bubblewrap && super::adapters::installed_bubblewrap().cause.is_some() {
         "the fix of `bubblewrap`".into()
     } else if let Some(check) = trial.blame() {
         format!("the fix of `{check}`")
+    } else if !failure.fix.is_empty() {
+        failure.fix.clone()
     } else if trial.kernel.container {
         format!(
             "let the container make namespaces: docker run --security-opt seccomp=unconfined --security-opt \
@@ -234,7 +295,7 @@ pub(super) async fn at_once(config: &Config, trial: &mut Trial, shell: Option<&I
     let (Ok(one), Some(shell)) = (trial.outcome.clone(), shell) else {
         return Check::skipped(NAME, "no shell ran in a sandbox");
     };
-    let Ok(executor) = trial.executor.as_mut() else { return Check::skipped(NAME, "no program ran") };
+    let Some(executor) = trial.executor.as_mut() else { return Check::skipped(NAME, "no program ran") };
     executor.interpreters.insert(Language::Shell, Ok(Arc::new(shell.clone())));
     let executor = &*executor;
     let run = async || {
@@ -274,11 +335,11 @@ impl Trial {
     pub(super) fn assumed(
         adapter: Option<&'static str>,
         outcome: Result<(), &str>,
-        passed_over: Vec<PassedOver>,
+        refused: Vec<(&'static str, String)>,
     ) -> Self {
-        let outcome = outcome.map(|()| Duration::ZERO).map_err(str::to_owned);
-        let (kernel, executor, wanted) = (Kernel::default(), Err("assumed".into()), None);
+        let outcome = outcome.map(|()| Duration::ZERO).map_err(Failure::told);
+        let (kernel, executor, wanted) = (Kernel::default(), None, None);
         let instance = State::new_instance();
-        Self { kernel, executor, outcome, adapter, passed_over, wanted, instance, _home: None }
+        Self { kernel, executor, outcome, adapter, refused, wanted, instance, _home: None }
     }
 }
