@@ -25,7 +25,7 @@ const MACOS_FIX: &str = "unset ISOLATION: macOS's own Seatbelt (sandbox-exec) is
 
 /// A check for each adapter.
 pub(super) fn adapters(config: &Config, trial: &Trial) -> [Check; 3] {
-    let seatbelt = seatbelt(config, std::env::consts::OS, Path::new(SANDBOX_EXEC));
+    let seatbelt = seatbelt(config, std::env::consts::OS, Path::new(SANDBOX_EXEC), refusal(trial, "seatbelt"));
     [native(config, trial), bubblewrap(config, trial), seatbelt]
 }
 
@@ -135,14 +135,17 @@ fn parse_version(said: &str) -> Option<(u32, u32, u32)> {
     Some((numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)))
 }
 
-/// `program`: where the system has it.
-fn seatbelt(config: &Config, os: &str, program: &Path) -> Check {
+/// `program`: where the system has it; `refusal`: why it can't be used, where it was tried.
+fn seatbelt(config: &Config, os: &str, program: &Path, refusal: Option<&str>) -> Check {
     const NAME: &str = "seatbelt";
     match config.isolation {
         Isolation::None => Check::skipped(NAME, "not needed with ISOLATION=none"),
         _ if os != "macos" => Check::skipped(NAME, "macOS only: Linux has namespaces"),
         Isolation::Bubblewrap => Check::skipped(NAME, "not needed with ISOLATION=bubblewrap"),
-        _ if program.is_file() => Check::ok(NAME, program.display().to_string()),
+        _ if program.is_file() => match refusal {
+            Some(reason) => Check::problem(NAME, format!("it can't be used: {reason}"), MACOS_FIX),
+            None => Check::ok(NAME, program.display().to_string()),
+        },
         _ => Check::problem(NAME, "sandbox-exec, which is a part of macOS, is not there", MACOS_FIX)
             .seen(format!("no {}", program.display())),
     }
@@ -188,12 +191,15 @@ mod tests {
 
     #[test]
     fn seatbelt_is_looked_for_on_macos() {
-        let check = |isolation, os, program| seatbelt(&Config::of(&[("ISOLATION", isolation)]), os, Path::new(program));
+        let config = |isolation| Config::of(&[("ISOLATION", isolation)]);
+        let check = |isolation, os, program| seatbelt(&config(isolation), os, Path::new(program), None);
         assert_eq!(check("auto", "linux", "/bin/sh").status, Status::Skipped);
         assert_eq!(check("auto", "macos", "/bin/sh").status, Status::Ok);
         assert_eq!(check("none", "macos", "/nowhere").status, Status::Skipped);
         let missing = check("auto", "macos", "/nowhere");
         assert_eq!(missing.status, Status::Problem);
         assert!(missing.fix.unwrap().contains("which sandbox-exec"));
+        let refused = seatbelt(&config("auto"), "macos", Path::new("/bin/sh"), Some("sandbox_apply: not permitted"));
+        assert_eq!(refused.status, Status::Problem);
     }
 }
