@@ -41,6 +41,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "seccomp",
             "proc",
             "Landlock",
+            "host uids",
             "native",
             "bubblewrap",
             "sandbox",
@@ -159,13 +160,14 @@ impl Findings {
     }
 }
 
-/// Looks at everything and prints what it found; returns 0 if code can be run here, 1 if not.
+/// Looks at everything and prints what it found; returns 0 if code can be run here, 1 if not. `ids`: what came of
+/// [`super::serve::take_subordinate_ids`].
 ///
 /// # Errors
 /// The report can't be written.
-pub async fn run(config: Result<Config, ConfigError>, arguments: &Arguments) -> Result<u8> {
+pub async fn run(config: Result<Config, ConfigError>, ids: Option<String>, arguments: &Arguments) -> Result<u8> {
     let findings = match &config {
-        Ok(config) => examine(config).await,
+        Ok(config) => examine(config, ids.as_deref()).await,
         Err(error) => without_configuration(error),
     };
     let printed = if arguments.json {
@@ -183,7 +185,7 @@ pub async fn run(config: Result<Config, ConfigError>, arguments: &Arguments) -> 
     Ok(if findings.healthy { 0 } else { 1 })
 }
 
-async fn examine(config: &Config) -> Findings {
+async fn examine(config: &Config, ids: Option<&str>) -> Findings {
     let found = interpreters::interpreters(config);
     let mut trial = Trial::run(config, Kernel::read(), &found).await;
     let (port, serving) = network::port(config).await;
@@ -197,6 +199,7 @@ async fn examine(config: &Config) -> Findings {
         trial::proc(&trial),
         kernel::landlock(&attempt),
     ];
+    checks.push(adapters::host_uids(config, ids));
     checks.extend(adapters::adapters(config, &trial));
     checks.push(trial::sandbox(config, &trial));
     checks.extend([folders::workspace(config), folders::state(config, serving)]);

@@ -179,6 +179,23 @@ fn cgroups_that_can_not_be_written() {
 }
 
 #[test]
+fn sandboxes_that_share_a_host_uid() {
+    if !is_root("sandboxes that share a host uid") {
+        return;
+    }
+    let home = Home::new();
+    findings(&mut doctor(&home)).assert_ok("host uids");
+    if !home_of_somebody(&home) {
+        return skipped("sandboxes that share a host uid", "the program lies where only root reads");
+    }
+    // This user is in no list of anybody's.
+    let found = findings(&mut as_somebody(&doctor(&home)));
+    let fix = ["apt-get install uidmap", "usermod --add-subuids"];
+    found.assert_named("host uids", "warning", "every sandbox has this user's own", &fix);
+    assert_eq!(findings(doctor(&home).env("ISOLATION", "none")).check("host uids")["status"], "skipped");
+}
+
+#[test]
 fn a_kernel_with_landlock_says_its_version() {
     let home = Home::new();
     let found = findings(&mut doctor(&home));

@@ -29,6 +29,24 @@ pub(super) fn adapters(config: &Config, trial: &Trial) -> [Check; 3] {
     [native(config, trial), bubblewrap(config, trial), seatbelt]
 }
 
+/// Whom sandboxes are to the host: one for each session keeps sessions apart by file permissions and quotas, too. `ids`:
+/// what came of the attempt to take this user's subordinate ids.
+pub(super) fn host_uids(config: &Config, ids: Option<&str>) -> Check {
+    const NAME: &str = "host uids";
+    let told = ids.map(|ids| ids.trim_start_matches("Host uids: "));
+    match told {
+        _ if config.isolation == Isolation::None => Check::skipped(NAME, "not needed with ISOLATION=none"),
+        _ if !cfg!(target_os = "linux") => Check::skipped(NAME, "a matter of Linux"),
+        _ if rustix::process::geteuid().is_root() => Check::ok(NAME, told.unwrap_or("one for each session")),
+        _ => Check::warning(
+            NAME,
+            told.unwrap_or("every sandbox has this user's own"),
+            "apt-get install uidmap && sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$(id -un)\"\n\
+             or start the service as root",
+        ),
+    }
+}
+
 /// Our own needs nothing but the kernel: what is to be known of it is what became of it.
 fn native(config: &Config, trial: &Trial) -> Check {
     const NAME: &str = "native";
