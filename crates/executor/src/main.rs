@@ -67,11 +67,9 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
     if let Some(("doctor", arguments)) = matches.subcommand() {
         // Without a log: a configuration or a log file that can't be used is a finding.
         let arguments = cli::doctor::Arguments::from_arg_matches(arguments)?;
-        if let Ok(config) = &config {
-            cli::serve::take_subordinate_ids(config)?;
-        }
+        let ids = config.as_ref().map_or(Ok(None), cli::serve::take_subordinate_ids)?;
         let runtime = tokio_runtime()?;
-        let code = runtime.block_on(cli::doctor::run(config, &arguments));
+        let code = runtime.block_on(cli::doctor::run(config, ids, &arguments));
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         return code;
     }

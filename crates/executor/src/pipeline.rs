@@ -288,7 +288,7 @@ impl Executor {
 }
 
 /// A request for a script of one line, for probes.
-fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
+pub fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
     ExecuteRequest {
         execution_id: "probe".into(),
         session_id: None,

@@ -5,11 +5,17 @@
 //! and kernel settings are blamed only when that failed. Nothing is changed: what is made for a test is removed again.
 //! A `problem` means that the service would not start or not run code; all else that is not as it should be, a `warning`.
 
+mod adapters;
+mod control_plane;
+mod disk;
 mod folders;
-mod isolation;
+mod interpreters;
+mod kernel;
 mod limits;
+mod machine;
 mod network;
 mod report;
+mod trial;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,10 +23,40 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use runtime::Language;
 use serde::Serialize;
 
-use crate::config::{Config, ConfigError};
-use isolation::{Kernel, Trial};
+use crate::config::{Config, ConfigError, Isolation};
+use kernel::{Attempt, Kernel};
+use trial::Trial;
+
+/// The sections of the troubleshooting document, and the checks that look for the causes that each of them names.
+const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        "1. bubblewrap: permissions",
+        &[
+            "user namespaces",
+            "AppArmor",
+            "capabilities",
+            "seccomp",
+            "proc",
+            "Landlock",
+            "host uids",
+            "native",
+            "bubblewrap",
+            "sandbox",
+        ],
+    ),
+    ("2. executions time out", &["timeouts"]),
+    ("3. the network between containers", &["control plane DNS", "control plane TCP", "control plane HTTP"]),
+    ("4. bubblewrap on macOS", &["seatbelt"]),
+    ("5. modules are not found", &["python", "python modules", "javascript", "shell"]),
+    ("6. permissions of the workspace", &["workspace", "state"]),
+    ("7. out of memory", &["memory limit", "machine memory"]),
+    ("debugging", &["configuration", "log file", "port", "access"]),
+    ("performance: CPU", &["machine CPU", "CPU limit", "process limit"]),
+    ("performance: slow executions", &["sandbox speed", "at once", "disk", "disk speed"]),
+];
 
 /// What to print.
 #[derive(Debug, Args)]
@@ -60,6 +96,8 @@ impl Status {
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
+    /// Of the troubleshooting document.
+    section: &'static str,
     status: Status,
     /// What was seen.
     evidence: String,
@@ -71,16 +109,16 @@ struct Check {
 
 impl Check {
     fn ok(name: &'static str, evidence: impl Into<String>) -> Self {
-        Self { name, status: Status::Ok, evidence: evidence.into(), cause: None, fix: None }
+        let section = SECTIONS.iter().find(|(_, checks)| checks.contains(&name)).map_or("", |(section, _)| section);
+        Self { name, section, status: Status::Ok, evidence: evidence.into(), cause: None, fix: None }
     }
 
     fn skipped(name: &'static str, why: impl Into<String>) -> Self {
-        Self { name, status: Status::Skipped, evidence: why.into(), cause: None, fix: None }
+        Self { status: Status::Skipped, ..Self::ok(name, why) }
     }
 
     fn warning(name: &'static str, cause: impl Into<String>, fix: impl Into<String>) -> Self {
-        let (cause, fix) = (Some(cause.into()), Some(fix.into()));
-        Self { name, status: Status::Warning, evidence: String::new(), cause, fix }
+        Self { status: Status::Warning, cause: Some(cause.into()), fix: Some(fix.into()), ..Self::ok(name, "") }
     }
 
     fn problem(name: &'static str, cause: impl Into<String>, fix: impl Into<String>) -> Self {
@@ -92,25 +130,44 @@ impl Check {
     }
 }
 
+/// What keeps executions apart, as far as it is known.
+#[derive(Debug, Default, Serialize)]
+struct Isolated {
+    /// The value of ISOLATION.
+    wanted: Option<String>,
+    /// The adapter that was chosen.
+    adapter: Option<&'static str>,
+    /// Of the program that isolates, where there is one.
+    version: Option<String>,
+    /// Why this adapter and no other.
+    reason: Option<String>,
+    /// Whether a program ran in a sandbox.
+    works: bool,
+}
+
 #[derive(Serialize)]
 struct Findings {
+    version: &'static str,
     healthy: bool,
+    isolation: Isolated,
     checks: Vec<Check>,
 }
 
 impl Findings {
-    fn new(checks: Vec<Check>) -> Self {
-        Self { healthy: checks.iter().all(|check| check.status != Status::Problem), checks }
+    fn new(isolation: Isolated, checks: Vec<Check>) -> Self {
+        let healthy = checks.iter().all(|check| check.status != Status::Problem);
+        Self { version: env!("CARGO_PKG_VERSION"), healthy, isolation, checks }
     }
 }
 
-/// Looks at everything and prints what it found; returns 0 if code can be run here, 1 if not.
+/// Looks at everything and prints what it found; returns 0 if code can be run here, 1 if not. `ids`: what came of
+/// [`super::serve::take_subordinate_ids`].
 ///
 /// # Errors
 /// The report can't be written.
-pub async fn run(config: Result<Config, ConfigError>, arguments: &Arguments) -> Result<u8> {
+pub async fn run(config: Result<Config, ConfigError>, ids: Option<String>, arguments: &Arguments) -> Result<u8> {
     let findings = match &config {
-        Ok(config) => examine(config).await,
+        Ok(config) => examine(config, ids.as_deref()).await,
         Err(error) => without_configuration(error),
     };
     let printed = if arguments.json {
@@ -128,42 +185,59 @@ pub async fn run(config: Result<Config, ConfigError>, arguments: &Arguments) -> 
     Ok(if findings.healthy { 0 } else { 1 })
 }
 
-async fn examine(config: &Config) -> Findings {
-    let kernel = Kernel::read();
-    let interpreters = limits::interpreters(config);
-    let mut trial = Trial::run(config, &interpreters).await;
+async fn examine(config: &Config, ids: Option<&str>) -> Findings {
+    let found = interpreters::interpreters(config);
+    let mut trial = Trial::run(config, Kernel::read(), &found).await;
     let (port, serving) = network::port(config).await;
+    let (kernel, attempt) = (trial.kernel(), trial.attempt());
     let mut checks = vec![
         Check::ok("configuration", "every value is allowed"),
-        isolation::user_namespaces(&kernel, config.isolation, trial.works()),
-        isolation::seccomp(&kernel, config.isolation, trial.works()),
-        isolation::bubblewrap(config),
-        isolation::sandbox(config, &kernel, &trial),
-        folders::workspace(config),
-        folders::state(config, serving),
-        folders::disk(config),
+        kernel::user_namespaces(kernel, &attempt),
+        kernel::apparmor(kernel, &attempt),
+        kernel::capabilities(kernel, &attempt),
+        kernel::seccomp(kernel, &attempt),
+        trial::proc(&trial),
+        kernel::landlock(&attempt),
     ];
-    checks.extend(limits::languages(config, &interpreters, &mut trial).await);
+    checks.push(adapters::host_uids(config, ids));
+    checks.extend(adapters::adapters(config, &trial));
+    checks.push(trial::sandbox(config, &trial));
+    checks.extend([folders::workspace(config), folders::state(config, serving)]);
+    checks.extend([disk::room(config), disk::speed(config).await]);
+    checks.extend(interpreters::languages(config, &found, &mut trial).await);
+    checks.push(limits::timeouts(config));
     checks.extend(limits::limits(config, &trial.cgroups()));
-    checks.push(port);
-    checks.extend([network::access(config), network::control_plane(config).await, folders::log_file(config)]);
+    checks.extend([machine::memory(config), machine::cpu(config)]);
+    let shell = found.iter().find(|found| found.language == Language::Shell);
+    let shell = shell.and_then(|found| found.interpreter.as_ref().ok());
+    checks.extend([trial::sandbox_speed(&trial), trial::at_once(config, &mut trial, shell).await]);
+    checks.extend([port, network::access(config)]);
+    checks.extend(control_plane::control_plane(config).await);
+    checks.push(folders::log_file(config));
+    let (adapter, version) = trial.isolation().map_or((None, None), |(name, version)| (Some(name), version));
+    let works = trial.works() && config.isolation != Isolation::None;
+    let (wanted, reason) = (Some(config.isolation.to_string()), trial.reason());
     trial.close();
-    Findings::new(checks)
+    Findings::new(Isolated { wanted, adapter, version, reason, works }, checks)
 }
 
 /// What can be seen of the machine when nobody knows what is wanted of it.
 fn without_configuration(error: &ConfigError) -> Findings {
     let fix = "correct the value where it is set; `sandbox-executor --help` says what each setting may be";
-    let rest = "the configuration has to be right first";
-    Findings::new(vec![
-        Check::problem("configuration", error.to_string(), fix),
-        isolation::user_namespaces(&Kernel::read(), crate::config::Isolation::Auto, None),
-        isolation::installed_bubblewrap(),
-        Check::skipped("sandbox", rest),
-        Check::skipped("workspace", rest),
-        Check::skipped("limits", rest),
-        Check::skipped("network", rest),
-    ])
+    let kernel = Kernel::read();
+    let mut checks = vec![Check::problem("configuration", error.to_string(), fix)];
+    checks.extend(limits::contradicting_timeouts(error));
+    checks.extend([
+        kernel::user_namespaces(&kernel, &Attempt::NotMade),
+        kernel::apparmor(&kernel, &Attempt::NotMade),
+        adapters::bubblewrap_if_wanted(),
+    ]);
+    for name in SECTIONS.iter().flat_map(|(_, names)| *names) {
+        if checks.iter().all(|check| check.name != *name) {
+            checks.push(Check::skipped(name, "the configuration has to be right first"));
+        }
+    }
+    Findings::new(Isolated::default(), checks)
 }
 
 /// The findings for people: a line a check, what is wrong and the fix below it.
@@ -190,6 +264,9 @@ fn text(findings: &Findings) -> String {
     let (problems, warnings) = (of(count(Status::Problem), "problem"), of(count(Status::Warning), "warning"));
     let verdict = if findings.healthy { "Executions can run here" } else { "Executions cannot run here" };
     let _ = writeln!(text, "\n{verdict}: {problems}, {warnings}.");
+    if findings.isolation.adapter == Some("none") {
+        let _ = writeln!(text, "NOTHING IS ISOLATED: with ISOLATION=none code can do whatever this user can.");
+    }
     text
 }
 
@@ -205,12 +282,13 @@ mod tests {
     use super::*;
 
     fn findings() -> Findings {
-        Findings::new(vec![
+        let checks = vec![
             Check::ok("user namespaces", "user.max_user_namespaces = 1"),
             Check::warning("memory limit", "is not enforced", "run it as root\nor delegate it").seen("a file"),
             Check::skipped("control plane", "CONTROL_PLANE_URL is not set"),
             Check::problem("workspace", "not \u{1b}[31mwritable", "chmod 755 /workspace"),
-        ])
+        ];
+        Findings::new(Isolated::default(), checks)
     }
 
     #[test]
@@ -235,10 +313,18 @@ mod tests {
         assert_eq!(object["healthy"], false);
         assert_eq!(object["checks"][1]["status"], "warning");
         assert_eq!(object["checks"][0]["fix"], serde_json::Value::Null);
+        assert_eq!(object["checks"][0]["section"], "1. bubblewrap: permissions");
+    }
+
+    #[test]
+    fn that_nothing_is_isolated_is_the_last_word() {
+        let none = Isolated { adapter: Some("none"), ..Isolated::default() };
+        assert!(text(&Findings::new(none, Vec::new())).trim_end().ends_with("code can do whatever this user can."));
+        assert!(!text(&findings()).contains("NOTHING"));
     }
 
     #[test]
     fn a_warning_is_no_reason_to_fail() {
-        assert!(Findings::new(vec![Check::warning("a", "b", "c")]).healthy);
+        assert!(Findings::new(Isolated::default(), vec![Check::warning("a", "b", "c")]).healthy);
     }
 }

@@ -149,8 +149,17 @@ async fn choose(
             Err(why) => refused.push((name_of(candidate), why)),
         }
     }
+    Err(NothingWorks(refused).into())
+}
+
+/// No adapter works: each that was tried, and why it can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("Isolation setup failed: {}; run `sandbox-executor doctor`", sentences(.0))]
+pub struct NothingWorks(pub Vec<(&'static str, String)>);
+
+fn sentences(refused: &[(&'static str, String)]) -> String {
     let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-    bail!("Isolation setup failed: {}; run `sandbox-executor doctor`", reasons.join("\nbefore that, "))
+    reasons.join("\nbefore that, ")
 }
 
 fn adapter(kind: Wanted, workspaces: &Workspaces) -> Result<Isolation, SandboxError> {

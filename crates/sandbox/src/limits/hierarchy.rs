@@ -218,11 +218,13 @@ impl Hierarchy {
         Ok(names)
     }
 
-    /// Removes the instance's group itself, if it is empty.
-    pub(super) fn close(&self) {
-        if let Err(error) = rustix::fs::rmdir(&self.path) {
+    /// Removes the instance's group itself, if it is empty. Returns whether trying again is of no use.
+    pub(super) fn close(&self) -> bool {
+        let removed = rustix::fs::rmdir(&self.path);
+        if let Err(error) = removed {
             tracing::debug!(path = %self.path.display(), %error, "the instance's cgroup stays");
         }
+        removed != Err(Errno::BUSY)
     }
 }
 

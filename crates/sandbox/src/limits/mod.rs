@@ -52,6 +52,8 @@ const MAX_CPU_QUOTA_US: u64 = 10_000 * CPU_PERIOD_US;
 
 /// How long [`Cgroups::sweep`] waits for killed processes to be gone.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long [`Cgroups::close`] waits for the same.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// CPU time per period in microseconds.
 fn cpu_quota_us(cores: f64) -> u64 {
@@ -229,9 +231,16 @@ impl Cgroups {
 
     /// Removes the instance's own groups where they are empty: for the end of the service, after the last execution.
     /// Best effort; what stays is an empty group, which the next start of the instance uses again.
+    ///
+    /// In version 1 what builds a sandbox is in the instance's own group, and may have been killed a moment ago only:
+    /// that is waited for. In version 2 this process itself is in it, and nothing can be removed.
     pub fn close(self) {
+        let deadline =
+            Instant::now() + if self.shared.version == Version::V1 { CLOSE_PATIENCE } else { Duration::ZERO };
         for hierarchy in &self.shared.hierarchies {
-            hierarchy.close();
+            while !hierarchy.close() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 }

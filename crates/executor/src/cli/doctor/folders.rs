@@ -1,34 +1,42 @@
-//! The folders and files that the service needs: whether they can be used, and whether there is room.
+//! The folders and files that the service needs: whether they can be used. Whether there is room is [`super::disk`]'s.
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Access, OFlags, access, statvfs};
+use rustix::fs::{Access, OFlags, access};
+use rustix::io::Errno;
 
-use super::{Check, Status};
+use super::Check;
 use crate::config::Config;
-
-const MIB: u64 = 1024 * 1024;
-/// With less room the service calls itself unhealthy.
-const LEAST_FREE_BYTES: u64 = 16 * MIB;
 
 pub(super) fn workspace(config: &Config) -> Check {
     const NAME: &str = "workspace";
     let path = config.workspace_path.display();
-    let evidence = format!("WORKSPACE_PATH = {path} ({})", config.source("WORKSPACE_PATH"));
+    let source = config.source("WORKSPACE_PATH");
+    let evidence = format!("WORKSPACE_PATH = {path} ({source}){}", whose(&config.workspace_path));
     match usable(&config.workspace_path) {
         Ok(how) => Check::ok(NAME, format!("{evidence}, {how}")),
         Err(cause) => {
             let fix = format!(
                 "make it a folder that this user can write to: mkdir -p {path} && chmod 755 {path}\n\
-                 (where it is another user's: sudo chown \"$(id -un)\" {path})\n\
-                 or use another one: export WORKSPACE_PATH=/tmp/sandbox_workspace"
+                 (where it is another user's: sudo chown \"$(id -un)\" {path}; where it is mounted read-only: mount it \
+                 writable)\n\
+                 or use another one: export WORKSPACE_PATH=/tmp/sandbox_workspace && mkdir -p /tmp/sandbox_workspace"
             );
             Check::problem(NAME, format!("WORKSPACE_PATH is not usable: {cause}"), fix).seen(evidence)
         }
     }
+}
+
+/// What `ls -ld` and `id -u` would say.
+fn whose(path: &Path) -> String {
+    let user = rustix::process::geteuid().as_raw();
+    path.metadata().map_or_else(
+        |_| String::new(),
+        |there| format!(", mode {:04o} of uid {}, and this is uid {user}", there.mode() & 0o7777, there.uid()),
+    )
 }
 
 /// `serving`: whether a service answers on the configured port.
@@ -89,55 +97,29 @@ fn usable(path: &Path) -> Result<&'static str, String> {
     }
 }
 
-/// The error without the made-up name of the file that it happened to.
-fn plain(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => std::io::Error::from_raw_os_error(number).to_string(),
-        None => error.kind().to_string(),
-    }
+/// The system's own words, without the made-up name of the file that it happened to.
+pub(super) fn plain(error: &std::io::Error) -> String {
+    // tempfile wraps the system's error without giving it back: the kinds that matter here have one number each.
+    let number = error.raw_os_error().or(match error.kind() {
+        ErrorKind::PermissionDenied => Some(Errno::ACCESS.raw_os_error()),
+        ErrorKind::ReadOnlyFilesystem => Some(Errno::ROFS.raw_os_error()),
+        ErrorKind::StorageFull => Some(Errno::NOSPC.raw_os_error()),
+        _ => None,
+    });
+    number.map_or_else(|| error.kind().to_string(), |number| std::io::Error::from_raw_os_error(number).to_string())
 }
 
 /// The path itself, or the nearest folder above it that is there.
-fn existing(path: &Path) -> &Path {
+pub(super) fn existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"))
-}
-
-pub(super) fn disk(config: &Config) -> Check {
-    const NAME: &str = "disk";
-    let mut worst = Status::Ok;
-    let mut room = Vec::new();
-    for (what, path) in [("workspace", &config.workspace_path), ("state", &config.state_path)] {
-        let Ok(state) = statvfs(existing(path)) else { continue };
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
-        let no_files_left = state.f_files > 0 && state.f_favail == 0;
-        let status = if free < LEAST_FREE_BYTES || no_files_left {
-            Status::Problem
-        } else if free / MIB < config.max_file_size_mb {
-            Status::Warning
-        } else {
-            Status::Ok
-        };
-        worst = if worst == Status::Problem || status == Status::Ok { worst } else { status };
-        let files = if no_files_left { ", no more files (inodes)" } else { "" };
-        room.push(format!("{what} {} MB free{files}", free / MIB));
-    }
-    let (evidence, fix) =
-        (room.join(", "), "remove old sessions and logs, or move WORKSPACE_PATH and STATE_PATH to a larger disk");
-    match worst {
-        Status::Problem => Check::problem(NAME, "the disk is full", fix).seen(evidence),
-        Status::Warning => {
-            let cause = format!("not even one file of MAX_FILE_SIZE_MB = {} fits", config.max_file_size_mb);
-            Check::warning(NAME, cause, fix).seen(evidence)
-        }
-        _ if room.is_empty() => Check::skipped(NAME, "the system does not tell"),
-        _ => Check::ok(NAME, evidence),
-    }
 }
 
 pub(super) fn log_file(config: &Config) -> Check {
     const NAME: &str = "log file";
+    let more = "export LOG_LEVEL=DEBUG has it say more";
     let Some(path) = &config.log_file else {
-        return Check::skipped(NAME, "LOG_FILE is not set: the log goes to stderr only");
+        let logs = "docker logs -f, kubectl logs -f, journalctl -u";
+        return Check::skipped(NAME, format!("LOG_FILE is not set: the log goes to stderr only ({logs}); {more}"));
     };
     let evidence = format!("LOG_FILE = {}", path.display());
     let above = path.parent().unwrap_or(Path::new("/"));
@@ -150,7 +132,7 @@ pub(super) fn log_file(config: &Config) -> Check {
         access(above, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| format!("{}: {error}", above.display()))
     };
     match opened {
-        Ok(()) => Check::ok(NAME, evidence),
+        Ok(()) => Check::ok(NAME, format!("{evidence}; {more}")),
         Err(cause) => {
             let fix = format!("mkdir -p {}, and let this user write there", above.display());
             Check::problem(NAME, format!("LOG_FILE can't be written: {cause}"), fix).seen(evidence)
@@ -160,6 +142,7 @@ pub(super) fn log_file(config: &Config) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Status;
     use super::*;
 
     #[test]

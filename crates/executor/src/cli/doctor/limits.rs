@@ -1,82 +1,13 @@
-//! What executions run on: the interpreters, and the limits that the kernel can enforce here.
+//! The limits: whether the kernel can enforce them here, and whether their values make sense together.
 
-use runtime::{Interpreter, Language};
+use std::time::Duration;
+
 use sandbox::limits::Cgroups;
 
-use super::Check;
-use super::isolation::Trial;
-use crate::config::Config;
+use super::{Check, Status};
+use crate::config::{Config, ConfigError};
 
-const MIB: u64 = 1024 * 1024;
-
-/// A language with its interpreter, or why it has none.
-pub(super) struct Found {
-    pub language: Language,
-    /// Whether somebody named it.
-    configured: bool,
-    pub interpreter: Result<Interpreter, String>,
-}
-
-pub(super) fn interpreters(config: &Config) -> Vec<Found> {
-    let find = |language| {
-        let configured = match language {
-            Language::Python => config.python_path.as_deref(),
-            Language::Javascript => config.node_path_bin.as_deref(),
-            Language::Shell => config.shell_path.as_deref(),
-        };
-        let interpreter = Interpreter::find(language, configured).map_err(|error| error.to_string());
-        Found { language, configured: configured.is_some(), interpreter }
-    };
-    Language::ALL.into_iter().map(find).collect()
-}
-
-/// A check a language. One that nobody named may be missing as long as another is there.
-pub(super) async fn languages(config: &Config, found: &[Found], trial: &mut Trial) -> Vec<Check> {
-    let none = found.iter().all(|found| found.interpreter.is_err());
-    let mut checks = Vec::new();
-    for Found { language, configured, interpreter } in found {
-        let name = language.name();
-        checks.push(match interpreter {
-            Ok(interpreter) => runs(config, interpreter, trial).await,
-            Err(cause) if *configured => {
-                let variable = language.variable();
-                let fix = format!("correct {variable}, or unset it to have {name} looked for in the system's folders");
-                Check::problem(name, format!("{variable} is not usable: {cause}"), fix)
-            }
-            Err(cause) => {
-                let packages = match language {
-                    Language::Python => "apt-get install python3",
-                    Language::Javascript => "apt-get install nodejs",
-                    Language::Shell => "apt-get install bash",
-                };
-                let fix = format!("{packages}, or set {}", language.variable());
-                if none { Check::problem(name, cause, fix) } else { Check::warning(name, cause, fix) }
-            }
-        });
-    }
-    checks
-}
-
-/// Whether it runs in a sandbox, too.
-async fn runs(config: &Config, interpreter: &Interpreter, trial: &mut Trial) -> Check {
-    let (language, name) = (interpreter.language, interpreter.language.name());
-    let program = if language == Language::Javascript { "node " } else { "" };
-    let evidence = format!("{program}{} ({})", interpreter.version, interpreter.path.display());
-    match trial.of_language(config, interpreter).await {
-        None => Check::ok(name, format!("{evidence}; not tried in a sandbox")),
-        Some(Ok(())) => Check::ok(name, evidence),
-        Some(Err(cause)) => {
-            let fix = format!(
-                "take an interpreter from the system's packages, or name another one with {}: libraries outside /usr \
-                 and its own folder are not visible in a sandbox; if memory ran out: export MAX_MEMORY_MB=1024",
-                language.variable()
-            );
-            Check::warning(name, format!("it does not run in a sandbox: {cause}"), fix).seen(evidence)
-        }
-    }
-}
-
-/// Whether the limits of memory, processes and CPU are the kernel's, and whether the machine has what they promise.
+/// Whether the limits of memory, processes and CPU are the kernel's.
 pub(super) fn limits(config: &Config, cgroups: &Cgroups) -> Vec<Check> {
     let by = cgroups.version().map(|version| format!("cgroup v{version}")).unwrap_or_default();
     let sentences = cgroups.unavailable();
@@ -96,47 +27,68 @@ pub(super) fn limits(config: &Config, cgroups: &Cgroups) -> Vec<Check> {
             Check::warning(name, causes.join("\n"), fixes.join("\n")).seen(set)
         }
     };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let mut checks = vec![
-        limit("memory limit", cgroups.memory(), "memory", format!("MAX_MEMORY_MB = {}", config.max_memory_mb)),
+    let memory = limit("memory limit", cgroups.memory(), "memory", format!("MAX_MEMORY_MB = {}", config.max_memory_mb));
+    vec![
+        scarce_memory(config.max_memory_mb, memory),
         limit("process limit", cgroups.pids(), "processes", format!("MAX_PROCESSES = {}", config.max_processes)),
-        limit("CPU limit", cgroups.cpu(), "CPU", format!("MAX_CPU_CORES = {} of {cores}", config.max_cpu_cores)),
-    ];
-    checks.push(machine_memory(config.max_memory_mb, memory_here()));
-    checks
+        limit("CPU limit", cgroups.cpu(), "CPU", format!("MAX_CPU_CORES = {}", config.max_cpu_cores)),
+    ]
+}
+
+/// An interpreter starts with less, but what people do in one is ended.
+const LITTLE_MEMORY_MB: u64 = 64;
+
+fn scarce_memory(max_memory_mb: u64, check: Check) -> Check {
+    if check.status != Status::Ok || max_memory_mb >= LITTLE_MEMORY_MB {
+        return check;
+    }
+    let cause = "programs that use a library or two are ended for lack of memory: MemoryError, Killed";
+    Check::warning(check.name, cause, "export MAX_MEMORY_MB=1024").seen(check.evidence)
 }
 
 /// What is wrong, and the fix that the sentence ends with.
-fn split(sentence: &str) -> (&str, &str) {
+pub(super) fn split(sentence: &str) -> (&str, &str) {
     sentence.rsplit_once("; ").unwrap_or((sentence, "run the service as root with its cgroup writable"))
 }
 
-fn machine_memory(wanted_mb: u64, here: Option<u64>) -> Check {
-    const NAME: &str = "machine memory";
-    match here {
-        None => Check::skipped(NAME, "/proc/meminfo does not tell"),
-        Some(bytes) if bytes < wanted_mb * MIB => {
-            let cause = format!("one execution may use MAX_MEMORY_MB = {wanted_mb}, and there are {} MB", bytes / MIB);
-            Check::warning(NAME, cause, "give the container more (docker run -m 2g …), or lower MAX_MEMORY_MB")
-        }
-        Some(bytes) => Check::ok(NAME, format!("{} MB", bytes / MIB)),
+/// With a shorter one a cold interpreter on a busy machine may be ended before its code begins.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// How long executions may take, and where that is set.
+pub(super) fn timeouts(config: &Config) -> Check {
+    const NAME: &str = "timeouts";
+    let (default, largest) = (config.max_execution_time, config.max_timeout);
+    let evidence = format!(
+        "{} s unless a request says otherwise (MAX_EXECUTION_TIME, {}), {} s at most (MAX_TIMEOUT, {})",
+        default.as_secs(),
+        config.source("MAX_EXECUTION_TIME"),
+        largest.as_secs(),
+        config.source("MAX_TIMEOUT"),
+    );
+    if default < SHORT {
+        let cause = "an execution that asks for no timeout of its own is ended almost at its start: Execution timeout";
+        let fix = if largest < SHORT {
+            "export MAX_EXECUTION_TIME=300 MAX_TIMEOUT=3600"
+        } else {
+            "export MAX_EXECUTION_TIME=300, or give each request a `timeout`, or its event an `__timeout`"
+        };
+        return Check::warning(NAME, cause, fix).seen(evidence);
     }
+    Check::ok(NAME, evidence + "; a request's own: `timeout`, or `__timeout` in its event")
 }
 
-/// The machine's memory or the container's share of it, whichever is less.
-fn memory_here() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
-    });
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits = limits.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    limits.chain(total).min()
+/// The two that were set against each other: the configuration has no other rule that spans settings.
+pub(super) fn contradicting_timeouts(error: &ConfigError) -> Option<Check> {
+    let ConfigError::BadValue { name: "MAX_EXECUTION_TIME", allowed, .. } = error else { return None };
+    let cause = "the timeout of a request that asks for none, MAX_EXECUTION_TIME, is larger than the largest that a \
+                 request may ask for, MAX_TIMEOUT";
+    let fix =
+        "raise MAX_TIMEOUT (export MAX_TIMEOUT=3600), or lower MAX_EXECUTION_TIME (export MAX_EXECUTION_TIME=300)";
+    allowed.contains("MAX_TIMEOUT").then(|| Check::problem("timeouts", cause, fix).seen(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
     use super::*;
 
     #[test]
@@ -148,10 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn more_memory_than_there_is_can_not_be_promised() {
-        assert_eq!(machine_memory(512, Some(512 * MIB)).status, Status::Ok);
-        assert_eq!(machine_memory(512, Some(256 * MIB)).status, Status::Warning);
-        assert_eq!(machine_memory(512, None).status, Status::Skipped);
-        assert!(memory_here().is_some());
+    fn a_default_timeout_that_ends_everything_is_told() {
+        assert_eq!(timeouts(&Config::of(&[])).status, Status::Ok);
+        let check = timeouts(&Config::of(&[("MAX_EXECUTION_TIME", "1")]));
+        assert_eq!(check.status, Status::Warning);
+        assert!(check.fix.unwrap().contains("__timeout"));
+        let check = timeouts(&Config::of(&[("MAX_TIMEOUT", "1")]));
+        assert!(check.fix.unwrap().contains("MAX_TIMEOUT=3600"));
     }
 }

@@ -6,12 +6,12 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::{Findings, text};
+use super::{Findings, Isolated, text};
 use crate::config::Config;
 
 const LINES: usize = 50;
@@ -28,6 +28,10 @@ const REDACTED: &str = "[redacted]";
 pub(super) fn write(path: &Path, config: Option<&Config>, findings: &Findings) -> io::Result<()> {
     let report = report(config, findings);
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // The mode above is for a new file; one that was there may be everybody's to read, and /dev/stdout is no file.
+    if file.metadata()?.is_file() {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
     file.write_all(report.as_bytes())
 }
 
@@ -44,14 +48,14 @@ fn report(config: Option<&Config>, findings: &Findings) -> String {
     line("Version", &format!("sandbox-executor {}{profile}", env!("CARGO_PKG_VERSION")));
     line("OS", &os());
     line("User", &format!("uid {}", rustix::process::geteuid().as_raw()));
-    let isolation = config.map(|config| format!("ISOLATION={}; ", config.isolation)).unwrap_or_default();
-    line("Isolation", &format!("{isolation}{}; sandbox: {}", seen("bubblewrap"), seen("sandbox")));
-    for (name, check) in [("Python", "python"), ("JavaScript", "javascript"), ("Shell", "shell")] {
-        line(name, &seen(check));
+    line("Isolation", &isolation(findings));
+    for name in ["sandbox", "native", "bubblewrap", "seatbelt", "Landlock", "python", "javascript", "shell"] {
+        line(name, &seen(name));
     }
-    for (name, check) in [("Memory", "memory limit"), ("Processes", "process limit"), ("CPU", "CPU limit")] {
-        line(name, &seen(check));
+    for name in ["memory limit", "process limit", "CPU limit", "timeouts", "disk", "machine memory", "machine CPU"] {
+        line(name, &seen(name));
     }
+    line("service", &seen("port"));
     out.push_str("\n**Error**: (paste the whole error message here)\n\n");
     out.push_str("**Code**: (the smallest code that shows it)\n\n");
     section(&mut out, "Checks", &text(findings));
@@ -69,6 +73,19 @@ fn report(config: Option<&Config>, findings: &Findings) -> String {
         section(&mut out, &title, &logs);
     }
     redacted(&out, &config.map(secrets).unwrap_or_default())
+}
+
+fn isolation(findings: &Findings) -> String {
+    let Isolated { wanted, adapter, version, reason, works } = &findings.isolation;
+    let adapter = adapter.unwrap_or("no adapter");
+    let version = version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
+    let verdict = match (adapter, works) {
+        ("none", _) => "NOTHING IS ISOLATED",
+        (_, true) => "a program ran in a sandbox",
+        (_, false) => "no program ran in a sandbox",
+    };
+    let reason = reason.as_deref().map(|reason| format!("; {reason}")).unwrap_or_default();
+    format!("ISOLATION={}; {adapter}{version}; {verdict}{reason}", wanted.as_deref().unwrap_or("(not known)"))
 }
 
 /// Indented, which nothing in it can end.
@@ -202,9 +219,10 @@ mod tests {
             ("EXECUTOR_API_TOKEN", "canary-api"),
             ("INTERNAL_API_TOKEN", "canary-internal"),
         ]);
-        let findings =
-            Findings::new(vec![Check::problem("workspace", "not writable: canary-api", "chmod 755 /workspace")]);
+        let findings = vec![Check::problem("workspace", "not writable: canary-api", "chmod 755 /workspace")];
+        let findings = Findings::new(Isolated::default(), findings);
         let path = home.path().join("report.md");
+        std::fs::write(&path, "an older one, everybody's to read").unwrap();
         write(&path, Some(&config), &findings).unwrap();
         let report = std::fs::read_to_string(&path).unwrap();
         assert!(!report.contains("canary"), "{report}");
@@ -214,7 +232,7 @@ mod tests {
             assert!(report.contains(part), "{part} is not in {report}");
         }
         assert!(!report.contains("line 12."), "{report}");
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
