@@ -24,6 +24,7 @@ pub mod policy;
 pub mod prepare;
 pub mod running;
 pub mod subordinate;
+pub mod seatbelt;
 #[allow(unsafe_code)]
 mod sys;
 mod unisolated;
@@ -39,6 +40,7 @@ pub fn dispatch(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Opti
     let (first, second) = (arguments.next(), arguments.next());
     match first.as_deref().and_then(|word| word.to_str()) {
         Some(launcher::LAUNCHER_ARGUMENT) if second.is_none() => Some(launcher::main()),
+        Some(seatbelt::STARTER_ARGUMENT) if second.is_none() => Some(seatbelt::starter()),
         Some(init::INIT_ARGUMENT) if second.is_none() => Some(init::main()),
         _ => None,
     }

@@ -19,6 +19,14 @@ pub enum End {
     Cancelled,
 }
 
+impl End {
+    /// From a wait status (wait(2)).
+    pub(crate) fn from_wait_status(status: i32) -> Self {
+        let signal = status & 0x7f;
+        if signal == 0 { Self::Exited(status >> 8 & 0xff) } else { Self::Signalled(signal) }
+    }
+}
+
 /// What the program used: its own processes, none of ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -78,4 +86,17 @@ pub struct Outcome {
     pub full: Option<FullFolder>,
     /// Wall-clock time from the program's start until nothing of it was alive.
     pub duration: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_status_is_an_exit_code_or_a_signal() {
+        assert_eq!(End::from_wait_status(0), End::Exited(0));
+        assert_eq!(End::from_wait_status(3 << 8), End::Exited(3));
+        assert_eq!(End::from_wait_status(libc::SIGKILL), End::Signalled(libc::SIGKILL));
+        assert_eq!(End::from_wait_status(libc::SIGSEGV | 0x80), End::Signalled(libc::SIGSEGV));
+    }
 }

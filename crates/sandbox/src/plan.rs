@@ -181,7 +181,7 @@ pub struct SandboxPlan {
 
 /// Where things are in every sandbox with a tree of its own.
 pub fn layout() -> Layout {
-    Layout { workspace: WORKSPACE.into(), files: FILES.into() }
+    Layout { workspace: WORKSPACE.into(), files: FILES.into(), temp: "/tmp".into() }
 }
 
 /// Most files that a memory file system of this size holds.

@@ -50,6 +50,8 @@ pub struct Layout {
     pub workspace: String,
     /// The folder for files of ours.
     pub files: String,
+    /// The folder for the program's own temporary files.
+    pub temp: String,
 }
 
 /// A sandbox that stands: its init waits for the program.
@@ -181,7 +183,7 @@ impl Prepared {
         let end = match verdict {
             Some(end) => end,
             None if out_of_memory => End::OutOfMemory,
-            None => end_of(ended.status),
+            None => End::from_wait_status(ended.status),
         };
         let usage = self.usage(&ended);
         let memory_enforced = self.memory_enforced;
@@ -272,24 +274,5 @@ impl Prepared {
             io_read_bytes: ended.io_read_bytes,
             io_write_bytes: ended.io_write_bytes,
         }
-    }
-}
-
-/// From a wait status (wait(2)).
-fn end_of(status: i32) -> End {
-    let signal = status & 0x7f;
-    if signal == 0 { End::Exited(status >> 8 & 0xff) } else { End::Signalled(signal) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_status_is_an_exit_code_or_a_signal() {
-        assert_eq!(end_of(0), End::Exited(0));
-        assert_eq!(end_of(3 << 8), End::Exited(3));
-        assert_eq!(end_of(libc::SIGKILL), End::Signalled(libc::SIGKILL));
-        assert_eq!(end_of(libc::SIGSEGV | 0x80), End::Signalled(libc::SIGSEGV));
     }
 }

@@ -4,6 +4,10 @@
 //! [`fork`] and [`clone_into`] may only be called by a process with one thread (the launcher, the init): between fork and exec
 //! the child runs ordinary code, which is sound only when no other thread can hold a lock (fork(2)).
 
+#[cfg(target_os = "macos")]
+pub mod processes;
+pub mod spawn;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -351,4 +355,15 @@ pub fn landlock_abi() -> u32 {
     let abi =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, size, LANDLOCK_CREATE_RULESET_VERSION) };
     u32::try_from(abi).unwrap_or(0)
+}
+
+/// The path that an open folder has now (proc_pid_fd(5); F_GETPATH of fcntl(2) on macOS).
+///
+/// # Errors
+/// The system call's own.
+pub fn path_of(folder: &OwnedFd) -> io::Result<std::path::PathBuf> {
+    #[cfg(target_os = "macos")]
+    return Ok(std::os::unix::ffi::OsStringExt::from_vec(rustix::fs::getpath(folder)?.into_bytes()));
+    #[cfg(not(target_os = "macos"))]
+    std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(folder)))
 }

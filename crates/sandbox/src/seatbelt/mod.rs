@@ -1,0 +1,140 @@
+//! The macOS adapter: Seatbelt, by way of sandbox-exec(1).
+//!
+//! `profile.sbpl` says what a program may do, [`argv`] how it is handed over, [`start`] becomes the program inside, and
+//! [`run`] watches over it from outside with what POSIX has. There is no namespace and no cgroup on macOS, the program has
+//! the user's own uid, and its network is none at all (on Linux it has a loopback of its own): for a developer's own
+//! machine, not for strangers' code. Written and tested without a Mac, see docs/adr.
+
+mod argv;
+mod processes;
+mod run;
+mod start;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{SandboxError, Stage};
+use crate::policy::Policy;
+use crate::running::Layout;
+use argv::{MAX_READ, Parameters, SANDBOX_EXEC};
+
+pub use run::{Prepared, Remains};
+pub use start::STARTER_ARGUMENT;
+
+#[cfg(target_os = "macos")]
+pub(crate) use processes::Process;
+pub(crate) use start::main as starter;
+
+/// What a macOS has that is recent enough.
+#[derive(Debug, Clone)]
+pub struct Seatbelt {
+    version: String,
+    executable: String,
+    place: PathBuf,
+    prefix: String,
+}
+
+impl Seatbelt {
+    /// Looks whether this host has it.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Namespaces`]: not macOS, or sandbox-exec is not where macOS has it.
+    pub fn installed() -> Result<(), SandboxError> {
+        let unusable = |detail: String| SandboxError::new(Stage::Namespaces, detail);
+        if !cfg!(target_os = "macos") {
+            return Err(unusable(
+                "Seatbelt is unavailable: not macOS; unset ISOLATION, and what is there is used".into(),
+            ));
+        }
+        let metadata = std::fs::metadata(SANDBOX_EXEC).map_err(|error| {
+            SandboxError::io(
+                Stage::Namespaces,
+                format_args!("Seatbelt is unavailable: `which sandbox-exec` should say {SANDBOX_EXEC}"),
+                error,
+            )
+        })?;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+            return Err(unusable(format!("{SANDBOX_EXEC} is not the system's own: others than root may write to it")));
+        }
+        Ok(())
+    }
+
+    /// Takes it. Each execution's own folders are made in `place`, with names that begin with `prefix`.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Namespaces`]: as of [`Self::installed`], or the service is root.
+    pub fn new(place: &Path, prefix: &str) -> Result<Self, SandboxError> {
+        Self::installed()?;
+        let unusable = |detail: &str| SandboxError::new(Stage::Namespaces, detail);
+        if rustix::process::geteuid().is_root() {
+            return Err(unusable(
+                "Seatbelt does not change a program's user, and nothing runs as root: start the service \
+                as an ordinary user",
+            ));
+        }
+        let executable = std::env::current_exe().and_then(std::fs::canonicalize);
+        let executable =
+            executable.map_err(|error| SandboxError::io(Stage::Namespaces, "the path of this program", error))?;
+        let executable = text(executable)?;
+        let version = rustix::system::uname().release().to_string_lossy().into_owned();
+        Ok(Self { version, executable, place: place.into(), prefix: prefix.into() })
+    }
+
+    /// The kernel's, which the sandbox is part of: for example `24.6.0`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Lays out an execution's folders and its profile's parameters.
+    ///
+    /// # Errors
+    /// As of [`SandboxError`].
+    pub fn prepare(&self, policy: &Policy) -> Result<Prepared, SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Launch, "folders for the execution", error);
+        let folders = tempfile::Builder::new().prefix(&self.prefix).tempdir_in(&self.place).map_err(failed)?;
+        let root = folders.path().canonicalize().map_err(failed)?;
+        let (temp, files) = (root.join("tmp"), root.join("files"));
+        for folder in [&temp, &files] {
+            std::fs::create_dir(folder).map_err(failed)?;
+        }
+        let parameters = Parameters {
+            workspace: crate::sys::path_of(&policy.workspace)
+                .map_err(|error| SandboxError::io(Stage::Launch, "the workspace's path", error))
+                .and_then(text)?,
+            temp: text(temp.clone())?,
+            files: text(files.clone())?,
+            executable: self.executable.clone(),
+            read: readable(&policy.read_only)?,
+        };
+        let inner = [&self.executable, STARTER_ARGUMENT].map(str::to_owned);
+        Ok(Prepared {
+            command: argv::command(&parameters, &inner),
+            layout: Layout { workspace: parameters.workspace, files: parameters.files, temp: parameters.temp },
+            limits: policy.limits.clone(),
+            marks: Some(processes::Marks { writable: temp, read_only: files }),
+            folders,
+        })
+    }
+}
+
+/// Folders as they are named, whose parents have to be found, and as they are without links, which the kernel compares with.
+fn readable(folders: &[PathBuf]) -> Result<Vec<String>, SandboxError> {
+    let mut read = Vec::new();
+    for folder in folders {
+        for path in [Some(folder.clone()), folder.canonicalize().ok()].into_iter().flatten() {
+            read.push(text(path)?);
+        }
+    }
+    read.sort();
+    read.dedup();
+    if read.len() > MAX_READ {
+        let detail = format!("the interpreters lie in {} folders, the profile has room for {MAX_READ}", read.len());
+        return Err(SandboxError::new(Stage::Launch, detail));
+    }
+    Ok(read)
+}
+
+fn text(path: PathBuf) -> Result<String, SandboxError> {
+    let not_text = |path| SandboxError::new(Stage::Launch, format!("a path is not UTF-8: {path:?}"));
+    path.into_os_string().into_string().map_err(not_text)
+}
