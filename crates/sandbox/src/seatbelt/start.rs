@@ -101,8 +101,8 @@ impl Heard {
     /// The last word counts: the exec after `Started` may still have failed.
     pub fn in_text(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
-        let words = text.lines().filter_map(|line| serde_json::from_str(line.split_once(MARK)?.1).ok());
-        match words.last() {
+        let mut words = text.lines().filter_map(|line| serde_json::from_str(line.split_once(MARK)?.1).ok());
+        match words.next_back() {
             Some(Word::Started) => Self::Started,
             Some(Word::Failed(failure)) => Self::Failed(failure),
             None => Self::Nothing(text.trim().to_owned()),
