@@ -17,42 +17,12 @@ use crate::limits::Cgroup;
 use crate::limits::Rlimits;
 use crate::outcome::{End, Outcome, Usage};
 use crate::policy::Limits;
+pub use crate::program::{Layout, Program};
 
 /// How long an init has to kill and account for everything before it is killed itself.
 const KILL_GRACE: Duration = Duration::from_millis(80);
 /// How long the pipes may stay open once everything is dead.
 const DRAIN_GRACE: Duration = Duration::from_millis(200);
-
-/// A program to run, with paths as it will see them.
-pub struct Program {
-    /// Program and arguments; the first is an absolute path.
-    pub argv: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<(String, String)>,
-    /// Folder below the workspace to start in, made where absent; empty for the workspace itself.
-    pub working_directory: String,
-    /// Standard input.
-    pub stdin: OwnedFd,
-    /// What the program gets as descriptors 4, 5, … (3 is the result channel).
-    pub descriptors: Vec<OwnedFd>,
-    /// Files to lay into the sandbox's own folder, outside the workspace: name and content.
-    pub files: Vec<(String, OwnedFd)>,
-    /// Most bytes kept of what comes over the result channel.
-    pub result_bytes: u64,
-    /// Whether the program survives `RLIMIT_DATA` when memory has to be bounded without a cgroup.
-    pub bears_rlimit: bool,
-}
-
-/// Where things are inside a sandbox.
-#[derive(Debug, Clone)]
-pub struct Layout {
-    /// The workspace.
-    pub workspace: String,
-    /// The folder for files of ours.
-    pub files: String,
-    /// The folder for the program's own temporary files.
-    pub temp: String,
-}
 
 /// A sandbox that stands: its init waits for the program.
 pub struct Prepared {

@@ -10,13 +10,17 @@ mod processes;
 mod run;
 mod start;
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use crate::error::{SandboxError, Stage};
 use crate::policy::Policy;
-use crate::running::Layout;
+use crate::program::Layout;
 use argv::{MAX_READ, Parameters, SANDBOX_EXEC};
+use processes::Marks;
 
 pub use run::{Prepared, Remains};
 pub use start::STARTER_ARGUMENT;
@@ -24,6 +28,13 @@ pub use start::STARTER_ARGUMENT;
 #[cfg(target_os = "macos")]
 pub(crate) use processes::Process;
 pub(crate) use start::main as starter;
+
+/// What an execution under Seatbelt has to do without.
+pub const LACKS: [&str; 3] = [
+    "No network at all: macOS has one loopback for the whole machine, so programs do not get it",
+    "Memory is measured, not bounded, and the share of CPU is not bounded: macOS has no cgroups",
+    "Programs have the uid of this service: Seatbelt is for a developer's own machine, not for strangers' code",
+];
 
 /// What a macOS has that is recent enough.
 #[derive(Debug, Clone)]
@@ -72,10 +83,7 @@ impl Seatbelt {
                 as an ordinary user",
             ));
         }
-        let executable = std::env::current_exe().and_then(std::fs::canonicalize);
-        let executable =
-            executable.map_err(|error| SandboxError::io(Stage::Namespaces, "the path of this program", error))?;
-        let executable = text(executable)?;
+        let executable = executable()?;
         let version = rustix::system::uname().release().to_string_lossy().into_owned();
         Ok(Self { version, executable, place: place.into(), prefix: prefix.into() })
     }
@@ -90,31 +98,64 @@ impl Seatbelt {
     /// # Errors
     /// As of [`SandboxError`].
     pub fn prepare(&self, policy: &Policy) -> Result<Prepared, SandboxError> {
-        let failed = |error| SandboxError::io(Stage::Launch, "folders for the execution", error);
-        let folders = tempfile::Builder::new().prefix(&self.prefix).tempdir_in(&self.place).map_err(failed)?;
-        let root = folders.path().canonicalize().map_err(failed)?;
-        let (temp, files) = (root.join("tmp"), root.join("files"));
-        for folder in [&temp, &files] {
-            std::fs::create_dir(folder).map_err(failed)?;
-        }
+        policy.refuse_root()?;
+        let folders = Folders::make(policy, tempfile::Builder::new().prefix(&self.prefix).tempdir_in(&self.place))?;
         let parameters = Parameters {
-            workspace: crate::sys::path_of(&policy.workspace)
-                .map_err(|error| SandboxError::io(Stage::Launch, "the workspace's path", error))
-                .and_then(text)?,
-            temp: text(temp.clone())?,
-            files: text(files.clone())?,
+            workspace: folders.layout.workspace.clone(),
+            temp: folders.layout.temp.clone(),
+            files: folders.layout.files.clone(),
             executable: self.executable.clone(),
             read: readable(&policy.read_only)?,
         };
         let inner = [&self.executable, STARTER_ARGUMENT].map(str::to_owned);
-        Ok(Prepared {
-            command: argv::command(&parameters, &inner),
-            layout: Layout { workspace: parameters.workspace, files: parameters.files, temp: parameters.temp },
-            limits: policy.limits.clone(),
-            marks: Some(processes::Marks { writable: temp, read_only: files }),
-            folders,
-        })
+        Ok(folders.prepared(argv::command(&parameters, &inner), policy))
     }
+}
+
+/// `ISOLATION=none` where there is no init of ours: the same without the profile.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn without_profile(policy: &Policy) -> Result<Prepared, SandboxError> {
+    let folders = Folders::make(policy, tempfile::Builder::new().prefix("sandbox-executor-").tempdir())?;
+    let mut prepared = folders.prepared(vec![executable()?, STARTER_ARGUMENT.into()], policy);
+    prepared.marks = None;
+    Ok(prepared)
+}
+
+/// An execution's folders, as the program has them.
+struct Folders {
+    layout: Layout,
+    root: TempDir,
+}
+
+impl Folders {
+    fn make(policy: &Policy, root: io::Result<TempDir>) -> Result<Self, SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Launch, "folders for the execution", error);
+        let root = root.map_err(failed)?;
+        // Without links: the kernel compares what a path leads to.
+        let path = root.path().canonicalize().map_err(failed)?;
+        let workspace = crate::sys::path_of(&policy.workspace)
+            .map_err(|error| SandboxError::io(Stage::Launch, "the workspace's path", error))?;
+        let layout =
+            Layout { workspace: text(workspace)?, files: text(path.join("files"))?, temp: text(path.join("tmp"))? };
+        for folder in [&layout.files, &layout.temp] {
+            std::fs::create_dir(folder).map_err(failed)?;
+        }
+        Ok(Self { layout, root })
+    }
+
+    fn prepared(self, command: Vec<String>, policy: &Policy) -> Prepared {
+        let Self { layout, root } = self;
+        let marks = Marks { writable: PathBuf::from(&layout.temp), read_only: PathBuf::from(&layout.files) };
+        Prepared { command, layout, limits: policy.limits.clone(), marks: Some(marks), folders: root }
+    }
+}
+
+/// This program, by a path without links.
+fn executable() -> Result<String, SandboxError> {
+    std::env::current_exe()
+        .and_then(std::fs::canonicalize)
+        .map_err(|error| SandboxError::io(Stage::Launch, "the path of this program", error))
+        .and_then(text)
 }
 
 /// Folders as they are named, whose parents have to be found, and as they are without links, which the kernel compares with.

@@ -100,7 +100,7 @@ pub(crate) fn count() -> u64 {
 }
 
 #[cfg(target_os = "macos")]
-use crate::sys::processes as platform;
+use crate::sys as platform;
 
 /// The same of Linux, where this is not used to run anybody's program but is tested: what differs is where the table is read.
 #[cfg(not(target_os = "macos"))]

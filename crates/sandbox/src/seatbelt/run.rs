@@ -23,7 +23,7 @@ use crate::channel;
 use crate::error::{SandboxError, Stage};
 use crate::outcome::{End, Outcome, Usage};
 use crate::policy::Limits;
-use crate::running::{Layout, Program};
+use crate::program::{Layout, Program};
 use crate::sys::spawn::{self, Collected};
 
 /// How often the table of processes is read and memory is measured.

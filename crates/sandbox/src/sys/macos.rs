@@ -1,9 +1,16 @@
-//! The table of processes on macOS (libproc), and what the kernel says about a process's sandbox.
+//! What only macOS has: the table of processes by libproc, what the kernel says about a process's sandbox, and other ways to
+//! what Linux does in one call.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, OsString, c_char, c_int};
+use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::io::FdFlags;
+
+use super::check;
 
 use crate::seatbelt::Process;
 
@@ -89,4 +96,45 @@ fn may_write(pid: i32, path: &Path) -> Option<bool> {
         1 => Some(false),
         _ => None,
     }
+}
+
+/// The path that an open folder has now (F_GETPATH of fcntl(2)).
+///
+/// # Errors
+/// The system call's own.
+pub fn path_of(folder: &OwnedFd) -> io::Result<PathBuf> {
+    Ok(OsString::from_vec(rustix::fs::getpath(folder)?.into_bytes()).into())
+}
+
+/// A pipe; neither end survives an exec. Here that takes two calls, and what another thread starts between them inherits the ends:
+/// whoever becomes a program closes what is not its own ([`close_on_exec_from`]).
+///
+/// # Errors
+/// The system calls' own.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe()?;
+    for end in [&reader, &writer] {
+        rustix::io::fcntl_setfd(end, FdFlags::CLOEXEC)?;
+    }
+    Ok((reader, writer))
+}
+
+/// Marks every descriptor from `first` up close-on-exec, as `/dev/fd` lists them.
+///
+/// # Errors
+/// When they can't be listed.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    for entry in std::fs::read_dir("/dev/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|number: &RawFd| *number >= first) {
+            // SAFETY: sets a flag on a descriptor, closes none. The one that lists is among them and gone afterwards.
+            check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).ok();
+        }
+    }
+    Ok(())
+}
+
+/// macOS has none.
+pub fn landlock_abi() -> u32 {
+    0
 }
