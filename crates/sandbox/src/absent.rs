@@ -13,9 +13,9 @@ pub mod native {
 
     use super::not_here;
     use crate::error::SandboxError;
-    use crate::isolation::Prepared;
     use crate::policy::Policy;
     use crate::prepare::Ground;
+    use crate::seatbelt::Prepared;
 
     /// None.
     #[derive(Debug, Clone)]
@@ -42,9 +42,9 @@ pub mod bubblewrap {
 
     use super::not_here;
     use crate::error::SandboxError;
-    use crate::isolation::Prepared;
     use crate::policy::Policy;
     use crate::prepare::Ground;
+    use crate::seatbelt::Prepared;
 
     /// None.
     #[derive(Debug, Clone)]

@@ -70,6 +70,7 @@ impl Isolation {
 }
 
 /// A sandbox that a program can be run in.
+#[allow(clippy::large_enum_variant)] // Moved twice in its life; a box would cost more.
 pub enum Prepared {
     /// It stands, with an init of ours inside.
     #[cfg(target_os = "linux")]

@@ -138,11 +138,14 @@ async fn examine(config: &Config) -> Findings {
         isolation::user_namespaces(&kernel, config.isolation, trial.works()),
         isolation::seccomp(&kernel, config.isolation, trial.works()),
         isolation::bubblewrap(config),
+    ];
+    checks.extend(isolation::seatbelt(config));
+    checks.extend([
         isolation::sandbox(config, &kernel, &trial),
         folders::workspace(config),
         folders::state(config, serving),
         folders::disk(config),
-    ];
+    ]);
     checks.extend(limits::languages(config, &interpreters, &mut trial).await);
     checks.extend(limits::limits(config, &trial.cgroups()));
     checks.push(port);

@@ -10,6 +10,7 @@ use anyhow::Context;
 use runtime::{Interpreter, Language};
 use sandbox::bubblewrap::Bubblewrap;
 use sandbox::limits::Cgroups;
+use sandbox::seatbelt::Seatbelt;
 
 use super::Check;
 use super::limits::Found;
@@ -96,7 +97,7 @@ impl Kernel {
 pub(super) fn user_namespaces(kernel: &Kernel, wanted: Isolation, works: Option<bool>) -> Check {
     const NAME: &str = "user namespaces";
     match kernel.in_the_way() {
-        _ if wanted == Isolation::None => Check::skipped(NAME, "not needed with ISOLATION=none"),
+        _ if let Some(why) = needs_no_linux(wanted) => Check::skipped(NAME, why),
         Some((cause, fix)) if works != Some(true) => Check::problem(NAME, cause, fix).seen(kernel.evidence()),
         _ => Check::ok(NAME, kernel.evidence()),
     }
@@ -105,7 +106,7 @@ pub(super) fn user_namespaces(kernel: &Kernel, wanted: Isolation, works: Option<
 pub(super) fn seccomp(kernel: &Kernel, wanted: Isolation, works: Option<bool>) -> Check {
     const NAME: &str = "seccomp";
     match (kernel.seccomp, works) {
-        _ if wanted == Isolation::None => Check::skipped(NAME, "not needed with ISOLATION=none"),
+        _ if let Some(why) = needs_no_linux(wanted) => Check::skipped(NAME, why),
         (None, _) => Check::skipped(NAME, "/proc/self/status does not tell"),
         (Some(0), _) => Check::ok(NAME, "no filter is on this process"),
         (Some(_), Some(true)) => Check::ok(NAME, "a filter is on this process, and it lets sandboxes be made"),
@@ -116,12 +117,37 @@ pub(super) fn seccomp(kernel: &Kernel, wanted: Isolation, works: Option<bool>) -
     }
 }
 
+/// Why nothing that only Linux has is needed, where that is so.
+fn needs_no_linux(wanted: Isolation) -> Option<&'static str> {
+    match wanted {
+        Isolation::None => Some("not needed with ISOLATION=none"),
+        Isolation::Seatbelt => Some("not needed with ISOLATION=seatbelt"),
+        _ if cfg!(target_os = "macos") => Some("macOS has none, and Seatbelt instead"),
+        _ => None,
+    }
+}
+
+/// sandbox-exec, where it is what isolates.
+pub(super) fn seatbelt(config: &Config) -> Option<Check> {
+    const NAME: &str = "seatbelt";
+    let is_used =
+        config.isolation == Isolation::Seatbelt || (cfg!(target_os = "macos") && config.isolation == Isolation::Auto);
+    is_used.then(|| match Seatbelt::installed() {
+        Ok(()) => Check::ok(NAME, "/usr/bin/sandbox-exec, for a developer's own machine"),
+        Err(error) => Check::problem(
+            NAME,
+            error.to_string(),
+            "Seatbelt is macOS's own, and `which sandbox-exec` should say /usr/bin/sandbox-exec; on Linux unset ISOLATION",
+        ),
+    })
+}
+
 pub(super) fn bubblewrap(config: &Config) -> Check {
     match config.isolation {
-        Isolation::None => Check::skipped("bubblewrap", "not needed with ISOLATION=none"),
+        wanted if let Some(why) = needs_no_linux(wanted) => Check::skipped("bubblewrap", why),
         Isolation::Auto if config.disable_bwrap => Check::skipped("bubblewrap", "DISABLE_BWRAP is set"),
         Isolation::Native => Check::skipped("bubblewrap", "not needed with ISOLATION=native"),
-        Isolation::Auto | Isolation::Bubblewrap => installed_bubblewrap(),
+        _ => installed_bubblewrap(),
     }
 }
 
@@ -253,6 +279,8 @@ pub(super) fn sandbox(config: &Config, kernel: &Kernel, trial: &Trial) -> Check 
         Err(reason) => {
             let fix = if config.disable_bwrap && config.isolation == Isolation::Auto {
                 "unset DISABLE_BWRAP"
+            } else if config.isolation == Isolation::Seatbelt || cfg!(target_os = "macos") {
+                "the fix of `seatbelt` above; then try `sandbox-exec -p '(version 1)(allow default)' /bin/echo Hello`"
             } else if Bubblewrap::installed().is_err() && config.isolation != Isolation::None {
                 "the fix of `bubblewrap` above"
             } else if kernel.in_the_way().is_some() {
