@@ -1,4 +1,5 @@
-//! Run one program in isolation: a [`policy::Policy`] becomes a [`Prepared`] sandbox, a [`program::Program`] in it becomes an [`outcome::Outcome`]. Knows no HTTP, no language, no control plane.
+//! Run one program in isolation: a [`policy::Policy`] becomes a [`Prepared`] sandbox, a [`program::Program`] in it becomes an
+//! [`outcome::Outcome`]. Knows no HTTP, no language, no control plane.
 //!
 //! A binary that uses this library calls [`dispatch`] first thing in `main`: the library re-executes the
 //! binary as its launcher and as the init of each sandbox (on macOS as what starts inside).
@@ -47,7 +48,7 @@ pub mod subordinate;
 mod unisolated;
 
 #[cfg(not(target_os = "linux"))]
-pub use absent::{bubblewrap, channel, limits, native, prepare, running};
+pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate};
 #[cfg(not(target_os = "linux"))]
 use absent::{launcher, plan};
 pub use isolation::{Isolation, Prepared, Remains};

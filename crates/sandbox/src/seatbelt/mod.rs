@@ -179,3 +179,32 @@ fn text(path: PathBuf) -> Result<String, SandboxError> {
     let not_text = |path| SandboxError::new(Stage::Launch, format!("a path is not UTF-8: {path:?}"));
     path.into_os_string().into_string().map_err(not_text)
 }
+
+#[cfg(all(test, target_os = "macos"))]
+mod macos_tests;
+
+#[cfg(all(test, not(target_os = "macos")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elsewhere_it_is_unavailable_and_says_so() {
+        let error = Seatbelt::new(Path::new("/tmp"), "run-").expect_err("not macOS");
+        assert_eq!(error.stage, Stage::Namespaces);
+        assert!(error.detail.contains("unavailable: not macOS"), "{error}");
+    }
+
+    #[test]
+    fn folders_are_named_as_given_and_as_they_are() {
+        let home = tempfile::tempdir().expect("a folder");
+        let real = home.path().canonicalize().expect("its path").join("real");
+        let link = home.path().join("link");
+        std::fs::create_dir(&real).expect("a folder");
+        std::os::unix::fs::symlink(&real, &link).expect("a link");
+        let expected = [&link, &real].map(|path| path.to_str().expect("text").to_owned());
+        assert_eq!(readable(&[link, real]).expect("few"), expected);
+        let many: Vec<PathBuf> = (0..=MAX_READ).map(|number| format!("/{number}").into()).collect();
+        assert!(readable(&many).expect_err("too many").detail.contains("32"));
+        assert_eq!(readable(&many[1..]).expect("just enough").len(), MAX_READ);
+    }
+}

@@ -252,4 +252,4 @@ impl Drop for Leader {
 
 #[cfg(test)]
 #[path = "run_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -18,7 +18,7 @@ fn starter_process() {
     std::process::exit(super::super::starter());
 }
 
-fn starter() -> Vec<String> {
+pub(in super::super) fn starter() -> Vec<String> {
     let (_crate, module) = module_path!().split_once("::").expect("a path");
     let this = std::env::current_exe().expect("this test").to_str().expect("a path").to_owned();
     [&this, "--ignored", "--exact", &format!("{module}::starter_process"), "--test-threads=1"]
@@ -26,7 +26,7 @@ fn starter() -> Vec<String> {
         .to_vec()
 }
 
-fn limits() -> Limits {
+pub(in super::super) fn limits() -> Limits {
     Limits {
         timeout: Duration::from_secs(20),
         memory_bytes: 512 * MIB,
@@ -49,7 +49,7 @@ fn prepared(limits: Limits) -> Prepared {
     Prepared { command: starter(), layout, limits, marks: None, folders }
 }
 
-fn shell(script: &str) -> Program {
+pub(in super::super) fn shell(script: &str) -> Program {
     Program {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
@@ -70,17 +70,17 @@ fn sealed(content: &str) -> OwnedFd {
     channel::sealed("content", &[content.as_bytes()]).expect("a file")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(in super::super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Whether a process is alive; one that is dead but not collected is not.
-fn is_alive(pid: i32) -> bool {
+pub(in super::super) fn is_alive(pid: i32) -> bool {
     let mut one = Processes::of_group(pid, None);
     one.look().contains(&pid)
 }
 
-fn written_pid(path: &Path) -> i32 {
+pub(in super::super) fn written_pid(path: &Path) -> i32 {
     std::fs::read_to_string(path).expect("a pid").trim().parse().expect("a number")
 }
 
