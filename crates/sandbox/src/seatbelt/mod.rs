@@ -3,7 +3,7 @@
 //! `profile.sbpl` says what a program may do, [`argv`] how it is handed over, [`start`] becomes the program inside, and
 //! [`run`] watches over it from outside with what POSIX has. There is no namespace and no cgroup on macOS, the program has
 //! the user's own uid, and its network is none at all (on Linux it has a loopback of its own): for a developer's own
-//! machine, not for strangers' code. Written and tested without a Mac, see docs/adr.
+//! machine, not for strangers' code. Written without a Mac, see docs/adr/0003.
 
 mod argv;
 mod processes;
