@@ -136,7 +136,7 @@ pub(super) fn seatbelt(config: &Config) -> Option<Check> {
         Ok(()) => Check::ok(NAME, "/usr/bin/sandbox-exec, for a developer's own machine"),
         Err(error) => Check::problem(
             NAME,
-            error.to_string(),
+            error.detail,
             "Seatbelt is macOS's own, and `which sandbox-exec` should say /usr/bin/sandbox-exec; on Linux unset ISOLATION",
         ),
     })
