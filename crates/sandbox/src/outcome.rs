@@ -67,6 +67,19 @@ pub struct FullFolder {
     pub of_files: bool,
 }
 
+impl FullFolder {
+    /// If the file system of this folder has no room left for ordinary users (statvfs(3)).
+    pub(crate) fn of(folder: &str) -> Option<Self> {
+        /// Less than this is no room: a file system keeps the last blocks for itself.
+        const LEAST_ROOM_BYTES: u64 = 32 * 1024;
+        let state = rustix::fs::statvfs(folder).ok()?;
+        // Some file systems make files as they need them, and say 0.
+        let of_files = state.f_files > 0 && state.f_favail == 0;
+        let is_full = of_files || state.f_bavail * state.f_frsize < LEAST_ROOM_BYTES;
+        is_full.then(|| Self { path: folder.into(), size_bytes: state.f_blocks * state.f_frsize, of_files })
+    }
+}
+
 /// How it ended, what it wrote and what it used.
 #[derive(Debug, Clone)]
 pub struct Outcome {

@@ -21,7 +21,7 @@ use super::start::{HIGH_FD, Heard, StartOrder, StartRlimits};
 use crate::capture::{Capture, Chunk, Stream};
 use crate::channel;
 use crate::error::{SandboxError, Stage};
-use crate::outcome::{End, Outcome, Usage};
+use crate::outcome::{End, FullFolder, Outcome, Usage};
 use crate::policy::Limits;
 use crate::program::{Layout, Program};
 use crate::sys::spawn::{self, Collected};
@@ -131,7 +131,8 @@ impl Prepared {
             io_write_bytes: 0,
         };
         let end = verdict.unwrap_or_else(|| End::from_wait_status(collected.status));
-        let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced: false, duration };
+        let full = if collected.status == 0 { None } else { FullFolder::of(&self.layout.workspace) };
+        let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced: false, full, duration };
         Ok((outcome, Remains { _folders: self.folders }))
     }
 
