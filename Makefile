@@ -21,6 +21,9 @@ check: setup ## Format and lints.
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@if [ -d "$$(rustc --print target-libdir --target aarch64-apple-darwin)" ]; then \
+	$(CARGO) clippy -p sandbox -p runtime --all-targets --quiet --target aarch64-apple-darwin -- -D warnings; \
+	else echo "SKIPPED: what runs on macOS is not compiled: rustup target add aarch64-apple-darwin"; fi
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
 	else echo "SKIPPED: licences and bans (deny.toml) are not checked: cargo install cargo-deny"; fi
 

@@ -8,7 +8,6 @@ use sandbox::native::Native;
 use sandbox::policy::{Identity, Limits, Policy};
 use sandbox::prepare::Ground;
 use sandbox::running::Program;
-use sandbox::Isolation;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::sync::Arc;
@@ -47,7 +46,7 @@ async fn take_turns() -> Result<(Samples, Samples)> {
     let cgroups = Cgroups::detect(&format!("{:08x}", std::process::id()));
     let ground = Ground::new(cgroups).await?;
     let home = tempfile::tempdir()?;
-    let native = Isolation::Native(Native::new(home.path(), "etc-")?);
+    let native = Native::new(home.path(), "etc-")?;
     let workspace = home.path().join("workspace");
     std::fs::DirBuilder::new().mode(0o700).create(&workspace)?;
     let identity = rustix::process::geteuid().is_root().then_some(Identity { uid: NOBODY, gid: NOBODY });
@@ -80,9 +79,9 @@ fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> 
     Policy { name, identity, workspace, read_only: Vec::new(), files_bytes: 1 << 20, limits }
 }
 
-async fn once(isolation: &Isolation, ground: &Ground, policy: &Policy) -> Result<Duration> {
+async fn once(native: &Native, ground: &Ground, policy: &Policy) -> Result<Duration> {
     let start = Instant::now();
-    let prepared = isolation.prepare(ground, policy).await?;
+    let prepared = native.prepare(ground, policy).await?;
     let t1 = start.elapsed();
     let program = Program {
         argv: vec![PROGRAM.into()],

@@ -91,8 +91,8 @@ settings! {
         STATE_PATH => state_path: PathBuf = "", rule::path(), "DIR";
     }
     "Isolation" {
-        /// How code is isolated. "auto" takes the best that works here, and the start fails when nothing does; "none"
-        /// runs code without isolation.
+        /// How code is isolated. "auto" takes the best that works here, native or bubblewrap on Linux, seatbelt on macOS,
+        /// and the start fails when nothing does; "none" runs code without isolation.
         ISOLATION => isolation: Isolation = "auto", rule::one_of(Isolation::NAMES), "KIND";
         /// Leaves bubblewrap out of what "auto" chooses from.
         DISABLE_BWRAP => disable_bwrap: bool = "false", rule::switch(), "BOOL";
@@ -159,14 +159,21 @@ pub enum Isolation {
     Native,
     /// Bubblewrap, or the start fails.
     Bubblewrap,
+    /// macOS's Seatbelt, or the start fails.
+    Seatbelt,
     /// Nothing, because somebody asked for it.
     None,
 }
 
 impl Isolation {
     /// How each is written.
-    pub const NAMES: &[(&str, Self)] =
-        &[("auto", Self::Auto), ("native", Self::Native), ("bubblewrap", Self::Bubblewrap), ("none", Self::None)];
+    pub const NAMES: &[(&str, Self)] = &[
+        ("auto", Self::Auto),
+        ("native", Self::Native),
+        ("bubblewrap", Self::Bubblewrap),
+        ("seatbelt", Self::Seatbelt),
+        ("none", Self::None),
+    ];
 }
 
 impl fmt::Display for Isolation {

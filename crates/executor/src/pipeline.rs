@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use runtime::{Interpreter, Invocation, Language, Verdict};
 use sandbox::Isolation;
+use sandbox::Remains;
 use sandbox::capture::Chunk;
 use sandbox::error::{SandboxError, Stage};
 use sandbox::outcome::Captured;
 use sandbox::policy::{Limits, Policy};
 use sandbox::prepare::Ground;
-use sandbox::running::Remains;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -188,7 +188,7 @@ impl Executor {
             limits: self.limits(&request.limits, request.timeout),
         };
         let prepared = self.isolation.prepare(&self.ground, &policy).await?;
-        self.lacks.get_or_init(|| prepared.lacks().to_vec());
+        self.lacks.get_or_init(|| prepared.lacks());
         let (layout, memory_bytes) = (prepared.layout().clone(), policy.limits.memory_bytes);
         let size = request.code.len() + request.event.get().len() + request.stdin.len();
         let (request, program) = offload(size, move || {

@@ -51,6 +51,16 @@ impl Language {
     /// Where it is looked for. Never in PATH: what a user's shell has there need not be visible in a sandbox.
     fn places(self) -> &'static [&'static str] {
         match self {
+            // Not /usr/bin/python3, which only looks for Xcode's.
+            Self::Python if cfg!(target_os = "macos") => &[
+                "/opt/homebrew/bin/python3",
+                "/usr/local/bin/python3",
+                "/Library/Frameworks/Python.framework/Versions/Current/bin/python3",
+                "/Library/Developer/CommandLineTools/usr/bin/python3",
+            ],
+            Self::Javascript if cfg!(target_os = "macos") => &["/opt/homebrew/bin/node", "/usr/local/bin/node"],
+            // The system's own is of 2007, but always there.
+            Self::Shell if cfg!(target_os = "macos") => &["/opt/homebrew/bin/bash", "/usr/local/bin/bash", "/bin/bash"],
             Self::Python => &["/usr/bin/python3", "/usr/local/bin/python3"],
             Self::Javascript => &["/usr/bin/node", "/usr/local/bin/node", "/usr/bin/nodejs"],
             Self::Shell => &["/usr/bin/bash", "/bin/bash", "/usr/local/bin/bash", "/bin/sh"],
@@ -92,10 +102,14 @@ impl Interpreter {
         let real = std::fs::canonicalize(&path).map_err(|error| fail(error.to_string()))?;
         let mut homes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
         homes.extend(home_of(&real));
-        let folders = parts_outside_usr(homes);
+        let folders = parts_outside_system(homes, cfg!(target_os = "macos"));
         // A program or a link that lies in no installation is not shown, whatever else is in its folder: what it leads to is.
-        let system = ["/usr", "/bin", "/sbin"].map(PathBuf::from);
-        let visible = |program: &Path| system.iter().chain(&folders).any(|part| program.starts_with(part));
+        let system: &[&str] =
+            if cfg!(target_os = "macos") { &["/usr/bin", "/bin"] } else { &["/usr", "/bin", "/sbin"] };
+        let system = system.iter().map(Path::new);
+        let visible = |program: &Path| {
+            system.clone().chain(folders.iter().map(PathBuf::as_path)).any(|part| program.starts_with(part))
+        };
         let Some(path) = [&path, &real].into_iter().find(|program| visible(program)).cloned() else {
             return Err(fail("it has to lie in the folder `bin` of an installation".into()));
         };
@@ -123,13 +137,33 @@ fn home_of(program: &Path) -> Option<PathBuf> {
 }
 
 /// What an installation is made of, where it is not part of the system: never the whole folder, which may be somebody's home.
-fn parts_outside_usr(mut homes: Vec<PathBuf>) -> Vec<PathBuf> {
+fn parts_outside_system(mut homes: Vec<PathBuf>, on_macos: bool) -> Vec<PathBuf> {
     const PARTS: [&str; 5] = ["bin", "include", "lib", "lib64", "pyvenv.cfg"];
     homes.sort();
     homes.dedup();
-    homes.retain(|home| home.is_absolute() && home.parent().is_some() && !home.starts_with("/usr"));
-    let parts = homes.iter().flat_map(|home| PARTS.map(|part| home.join(part)));
-    parts.filter(|part| part.exists()).collect()
+    // On macOS /usr/local is not the system's but Homebrew's, or whoever installs there.
+    let is_system = |home: &Path| home.starts_with("/usr") && !(on_macos && home.starts_with("/usr/local"));
+    homes.retain(|home| home.is_absolute() && home.parent().is_some() && !is_system(home));
+    let mut parts: Vec<PathBuf> = homes.iter().flat_map(|home| PARTS.map(|part| home.join(part))).collect();
+    if on_macos {
+        parts.extend(homes.iter().flat_map(|home| parts_on_macos(home)));
+    }
+    parts.retain(|part| part.exists());
+    parts.sort();
+    parts.dedup();
+    parts
+}
+
+/// What an installation has besides on macOS: a framework's library and application, which a framework's `bin/python3` runs;
+/// and of Homebrew, whose packages are made of one another, all of them with the settings that OpenSSL reads, but nothing
+/// that its services keep.
+fn parts_on_macos(home: &Path) -> Vec<PathBuf> {
+    const FRAMEWORK: [&str; 3] = ["Python", "Python3", "Resources"];
+    const HOMEBREW: [&str; 2] = ["/opt/homebrew", "/usr/local"];
+    const OF_HOMEBREW: [&str; 5] = ["Cellar", "lib", "opt", "etc/ca-certificates", "etc/openssl@3"];
+    let framework = FRAMEWORK.map(|part| home.join(part)).into_iter();
+    let homebrew = HOMEBREW.iter().map(Path::new).filter(|prefix| home.starts_with(prefix));
+    framework.chain(homebrew.flat_map(|prefix| OF_HOMEBREW.map(|part| prefix.join(part)))).collect()
 }
 
 fn ask(path: &Path, question: &[&str]) -> io::Result<String> {
@@ -171,6 +205,22 @@ mod tests {
         std::fs::copy("/usr/bin/bash", &copy).unwrap();
         let error = Interpreter::find(Language::Shell, Some(&copy)).unwrap_err();
         assert!(error.to_string().contains("bin"), "{error}");
+    }
+
+    #[test]
+    fn an_installation_on_macos_is_more_than_its_folder() {
+        let parts = parts_on_macos(Path::new("/opt/homebrew/Cellar/python@3.13/3.13.7"));
+        for part in
+            ["/opt/homebrew/opt", "/opt/homebrew/etc/openssl@3", "/opt/homebrew/Cellar/python@3.13/3.13.7/Python"]
+        {
+            assert!(parts.contains(&part.into()), "{part}: {parts:?}");
+        }
+        assert!(!parts.iter().any(|part| part.starts_with("/opt/homebrew/var") || part == Path::new("/opt/homebrew")));
+        let own = parts_on_macos(Path::new("/Users/me/.pyenv/versions/3.13.7"));
+        assert!(own.iter().all(|part| part.starts_with("/Users/me/.pyenv/versions/3.13.7")), "{own:?}");
+        // Linux's /usr/local is the system's, and stays so.
+        assert!(parts_outside_system(vec!["/usr/local".into()], false).is_empty());
+        assert!(parts_outside_system(vec!["/usr/local".into()], true).contains(&"/usr/local/lib".into()));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Invocation<'_> {
     }
 
     /// What is alike in all languages.
-    pub(crate) fn base(&self, argv: Vec<String>, interpreter: &Interpreter) -> io::Result<Program> {
+    pub(crate) fn base(&self, argv: Vec<String>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let stdin = if self.stdin.is_empty() {
             OwnedFd::from(std::fs::File::open("/dev/null")?)
@@ -96,8 +96,8 @@ impl Invocation<'_> {
             argv,
             env: vec![
                 variable("PATH", &interpreter.search_path()),
-                variable("HOME", "/tmp"),
-                variable("TMPDIR", "/tmp"),
+                variable("HOME", &layout.temp),
+                variable("TMPDIR", &layout.temp),
                 variable("LANG", "C.UTF-8"),
             ],
             working_directory: self.working_directory.to_owned(),

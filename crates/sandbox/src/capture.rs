@@ -44,9 +44,9 @@ impl Capture {
     /// a live reader that is slow slows the program down, as a terminal would.
     ///
     /// # Errors
-    /// pipe2(2)'s own.
+    /// pipe(2)'s own.
     pub fn start(keep: u64, live: Option<(Stream, mpsc::Sender<Chunk>)>) -> io::Result<(Self, OwnedFd)> {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (reader, writer) = crate::sys::pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         // The program has another uid than we, and opens its output anew when it writes to /dev/stderr.
         rustix::fs::fchmod(&writer, rustix::fs::Mode::from_raw_mode(0o666))?;

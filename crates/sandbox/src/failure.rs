@@ -6,13 +6,14 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{SandboxError, Stage};
-use crate::native::mounts;
 use crate::plan::SandboxPlan;
 
 /// Name of the step that fails when the caller named a folder that can't be entered.
 pub(crate) const WORKING_DIRECTORY_STEP: &str = "working-directory";
 /// Name of the step that makes a process in new namespaces.
 pub(crate) const NAMESPACES_STEP: &str = "namespaces";
+/// Name of the step that mounts; its items are those of the plan.
+pub(crate) const MOUNT_STEP: &str = "mount";
 
 /// How a container is allowed to make namespaces: the least first, then what the troubleshooting document says.
 pub const CONTAINER_FIX: &str = "let the container make namespaces:\n\
@@ -62,9 +63,9 @@ impl Failure {
 
     /// What was being done.
     fn what(&self, plan: Option<&SandboxPlan>) -> String {
-        let mount = self.index.and_then(|index| plan?.mounts.get(index)).filter(|_| self.stage == mounts::STEP);
+        let mount = self.index.and_then(|index| plan?.mount_in_words(index)).filter(|_| self.stage == MOUNT_STEP);
         match (self.stage.as_str(), mount, self.index) {
-            (_, Some(mount), _) => mount.to_string(),
+            (_, Some(mount), _) => mount,
             // The document's word for it.
             (NAMESPACES_STEP | "user-namespace", ..) if self.is_refusal() => {
                 "No permissions to create new namespace".into()
@@ -106,7 +107,7 @@ impl Failure {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
@@ -128,8 +129,8 @@ mod tests {
     fn a_mount_is_named() {
         let plan = crate::plan::tests::plan(&[]);
         let proc = plan.mounts.iter().position(|mount| *mount == crate::plan::Mount::Proc);
-        assert!(sentence(mounts::STEP, proc, libc::ENOENT).contains("mounting /proc: No such file"), "{proc:?}");
-        assert!(sentence(mounts::STEP, Some(0), libc::ENOENT).contains("binding /usr to /usr read-only"));
-        assert!(sentence(mounts::STEP, Some(999), libc::ENOENT).contains("item 999"));
+        assert!(sentence(MOUNT_STEP, proc, libc::ENOENT).contains("mounting /proc: No such file"), "{proc:?}");
+        assert!(sentence(MOUNT_STEP, Some(0), libc::ENOENT).contains("binding /usr to /usr read-only"));
+        assert!(sentence(MOUNT_STEP, Some(999), libc::ENOENT).contains("item 999"));
     }
 }

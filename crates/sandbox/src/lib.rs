@@ -1,34 +1,57 @@
-//! Run one program in isolation: a [`policy::Policy`] becomes a [`running::Prepared`] sandbox, a
-//! [`running::Program`] in it becomes an [`outcome::Outcome`]. Knows no HTTP, no language, no control plane.
+//! Run one program in isolation: a [`policy::Policy`] becomes a [`Prepared`] sandbox, a [`program::Program`] in it becomes an
+//! [`outcome::Outcome`]. Knows no HTTP, no language, no control plane.
 //!
 //! A binary that uses this library calls [`dispatch`] first thing in `main`: the library re-executes the
-//! binary as its launcher and as the init of each sandbox.
+//! binary as its launcher and as the init of each sandbox (on macOS as what starts inside).
 
 #![deny(unsafe_code)]
 
-pub mod bubblewrap;
 pub mod capture;
-pub mod channel;
 pub mod error;
-mod etc;
 pub mod failure;
-pub mod filter;
-mod init;
 mod isolation;
-mod launcher;
-pub mod limits;
-pub mod native;
 pub mod outcome;
-mod plan;
 pub mod policy;
-pub mod prepare;
-pub mod running;
-pub mod subordinate;
+pub mod program;
+pub mod seatbelt;
 #[allow(unsafe_code)]
 mod sys;
+
+// What only Linux has, and what stands in its place elsewhere.
+#[cfg(not(target_os = "linux"))]
+mod absent;
+#[cfg(target_os = "linux")]
+pub mod bubblewrap;
+#[cfg(target_os = "linux")]
+pub mod channel;
+#[cfg(target_os = "linux")]
+mod etc;
+#[cfg(target_os = "linux")]
+pub mod filter;
+#[cfg(target_os = "linux")]
+mod init;
+#[cfg(target_os = "linux")]
+mod launcher;
+#[cfg(target_os = "linux")]
+pub mod limits;
+#[cfg(target_os = "linux")]
+pub mod native;
+#[cfg(target_os = "linux")]
+mod plan;
+#[cfg(target_os = "linux")]
+pub mod prepare;
+#[cfg(target_os = "linux")]
+pub mod running;
+#[cfg(target_os = "linux")]
+pub mod subordinate;
+#[cfg(target_os = "linux")]
 mod unisolated;
 
-pub use isolation::Isolation;
+#[cfg(not(target_os = "linux"))]
+pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate};
+#[cfg(not(target_os = "linux"))]
+use absent::plan;
+pub use isolation::{Isolation, Prepared, Remains};
 pub use sys::{keep_little_memory, landlock_abi};
 
 /// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process
@@ -37,7 +60,10 @@ pub fn dispatch(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Opti
     let mut arguments = arguments.into_iter().skip(1);
     let (first, second) = (arguments.next(), arguments.next());
     match first.as_deref().and_then(|word| word.to_str()) {
+        Some(seatbelt::STARTER_ARGUMENT) if second.is_none() => Some(seatbelt::starter()),
+        #[cfg(target_os = "linux")]
         Some(launcher::LAUNCHER_ARGUMENT) if second.is_none() => Some(launcher::main()),
+        #[cfg(target_os = "linux")]
         Some(init::INIT_ARGUMENT) if second.is_none() => Some(init::main()),
         _ => None,
     }

@@ -19,6 +19,14 @@ pub enum End {
     Cancelled,
 }
 
+impl End {
+    /// From a wait status (wait(2)).
+    pub(crate) fn from_wait_status(status: i32) -> Self {
+        let signal = status & 0x7f;
+        if signal == 0 { Self::Exited(status >> 8 & 0xff) } else { Self::Signalled(signal) }
+    }
+}
+
 /// What the program used: its own processes, none of ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -59,6 +67,19 @@ pub struct FullFolder {
     pub of_files: bool,
 }
 
+impl FullFolder {
+    /// If the file system of this folder has no room left for ordinary users (statvfs(3)).
+    pub(crate) fn of(folder: &str) -> Option<Self> {
+        /// Less than this is no room: a file system keeps the last blocks for itself.
+        const LEAST_ROOM_BYTES: u64 = 32 * 1024;
+        let state = rustix::fs::statvfs(folder).ok()?;
+        // Some file systems make files as they need them, and say 0.
+        let of_files = state.f_files > 0 && state.f_favail == 0;
+        let is_full = of_files || state.f_bavail * state.f_frsize < LEAST_ROOM_BYTES;
+        is_full.then(|| Self { path: folder.into(), size_bytes: state.f_blocks * state.f_frsize, of_files })
+    }
+}
+
 /// How it ended, what it wrote and what it used.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -78,4 +99,17 @@ pub struct Outcome {
     pub full: Option<FullFolder>,
     /// Wall-clock time from the program's start until nothing of it was alive.
     pub duration: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_status_is_an_exit_code_or_a_signal() {
+        assert_eq!(End::from_wait_status(0), End::Exited(0));
+        assert_eq!(End::from_wait_status(3 << 8), End::Exited(3));
+        assert_eq!(End::from_wait_status(libc::SIGKILL), End::Signalled(libc::SIGKILL));
+        assert_eq!(End::from_wait_status(libc::SIGSEGV | 0x80), End::Signalled(libc::SIGSEGV));
+    }
 }

@@ -181,7 +181,7 @@ pub struct SandboxPlan {
 
 /// Where things are in every sandbox with a tree of its own.
 pub fn layout() -> Layout {
-    Layout { workspace: WORKSPACE.into(), files: FILES.into() }
+    Layout { workspace: WORKSPACE.into(), files: FILES.into(), temp: "/tmp".into() }
 }
 
 /// Most files that a memory file system of this size holds.
@@ -190,6 +190,11 @@ pub fn inodes(size_bytes: u64) -> u64 {
 }
 
 impl SandboxPlan {
+    /// What the mount of this number is, for people.
+    pub fn mount_in_words(&self, index: usize) -> Option<String> {
+        self.mounts.get(index).map(ToString::to_string)
+    }
+
     /// Of a policy, with the files of this host.
     pub fn new(policy: &Policy, host: &HostFiles) -> Self {
         let mut mounts = system(&policy.read_only, host);

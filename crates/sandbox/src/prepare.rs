@@ -2,7 +2,7 @@
 //! under the execution's limits before anything of the request is in it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,9 +226,9 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// The path of an open folder, for what can't be told by descriptor (proc_pid_fd(5)).
+/// The path of an open folder, for what can't be told by descriptor.
 pub(crate) fn path_of(folder: &OwnedFd) -> Result<String, SandboxError> {
-    std::fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))
+    crate::sys::path_of(folder)
         .map_err(|error| SandboxError::io(Stage::Launch, "the workspace's path", error))?
         .into_os_string()
         .into_string()

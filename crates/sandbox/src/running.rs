@@ -17,40 +17,12 @@ use crate::limits::Cgroup;
 use crate::limits::Rlimits;
 use crate::outcome::{End, Outcome, Usage};
 use crate::policy::Limits;
+pub use crate::program::{Layout, Program};
 
 /// How long an init has to kill and account for everything before it is killed itself.
 const KILL_GRACE: Duration = Duration::from_millis(80);
 /// How long the pipes may stay open once everything is dead.
 const DRAIN_GRACE: Duration = Duration::from_millis(200);
-
-/// A program to run, with paths as it will see them.
-pub struct Program {
-    /// Program and arguments; the first is an absolute path.
-    pub argv: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<(String, String)>,
-    /// Folder below the workspace to start in, made where absent; empty for the workspace itself.
-    pub working_directory: String,
-    /// Standard input.
-    pub stdin: OwnedFd,
-    /// What the program gets as descriptors 4, 5, … (3 is the result channel).
-    pub descriptors: Vec<OwnedFd>,
-    /// Files to lay into the sandbox's own folder, outside the workspace: name and content.
-    pub files: Vec<(String, OwnedFd)>,
-    /// Most bytes kept of what comes over the result channel.
-    pub result_bytes: u64,
-    /// Whether the program survives `RLIMIT_DATA` when memory has to be bounded without a cgroup.
-    pub bears_rlimit: bool,
-}
-
-/// Where things are inside a sandbox.
-#[derive(Debug, Clone)]
-pub struct Layout {
-    /// The workspace.
-    pub workspace: String,
-    /// The folder for files of ours.
-    pub files: String,
-}
 
 /// A sandbox that stands: its init waits for the program.
 pub struct Prepared {
@@ -198,7 +170,7 @@ impl Prepared {
         let end = match verdict {
             Some(end) => end,
             None if out_of_memory => End::OutOfMemory,
-            None => end_of(ended.status),
+            None => End::from_wait_status(ended.status),
         };
         let usage = self.usage(&ended);
         let memory_enforced = self.memory_enforced;
@@ -289,24 +261,5 @@ impl Prepared {
             io_read_bytes: ended.io_read_bytes,
             io_write_bytes: ended.io_write_bytes,
         }
-    }
-}
-
-/// From a wait status (wait(2)).
-fn end_of(status: i32) -> End {
-    let signal = status & 0x7f;
-    if signal == 0 { End::Exited(status >> 8 & 0xff) } else { End::Signalled(signal) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_status_is_an_exit_code_or_a_signal() {
-        assert_eq!(end_of(0), End::Exited(0));
-        assert_eq!(end_of(3 << 8), End::Exited(3));
-        assert_eq!(end_of(libc::SIGKILL), End::Signalled(libc::SIGKILL));
-        assert_eq!(end_of(libc::SIGSEGV | 0x80), End::Signalled(libc::SIGSEGV));
     }
 }

@@ -25,6 +25,7 @@ impl Unisolated {
         let layout = Layout {
             workspace: prepare::path_of(&policy.workspace)?,
             files: folders.path().to_string_lossy().into_owned(),
+            temp: "/tmp".into(),
         };
         let argv = vec![format!("/proc/self/fd/{EXECUTABLE_FD}"), INIT_ARGUMENT.into()];
         let construction = Construction {

@@ -13,6 +13,7 @@ use sandbox::limits::Cgroups;
 use sandbox::native::Native;
 use sandbox::prepare::Ground;
 use sandbox::Isolation;
+use sandbox::seatbelt::Seatbelt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
              (export WORKSPACE_PATH=/tmp/sandbox_workspace)"
         )
     })?;
-    if sandbox::landlock_abi() == 0 && config.isolation != Wanted::None {
+    if cfg!(target_os = "linux") && sandbox::landlock_abi() == 0 && config.isolation != Wanted::None {
         tracing::warn!(
             "This kernel has no Landlock or it is switched off (lsm=landlock,… on its command line): namespaces and seccomp \
              stand alone"
@@ -109,12 +110,14 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
 }
 
 /// The adapters to try, best first.
-fn candidates(config: &Config) -> Vec<Wanted> {
-    match config.isolation {
-        Wanted::Auto if config.disable_bwrap => vec![Wanted::Native],
+fn candidates(wanted: Wanted, disable_bwrap: bool, on_macos: bool) -> Vec<Wanted> {
+    let all = match wanted {
+        // Whoever comes from Linux finds in the log what became of bubblewrap.
+        Wanted::Auto if on_macos => vec![Wanted::Bubblewrap, Wanted::Seatbelt],
         Wanted::Auto => vec![Wanted::Native, Wanted::Bubblewrap],
-        named => vec![named],
-    }
+        named => return vec![named],
+    };
+    all.into_iter().filter(|kind| *kind != Wanted::Bubblewrap || !disable_bwrap).collect()
 }
 
 /// Takes the first in which a real program runs; never one that nobody named or that isolates less than it should.
@@ -124,10 +127,12 @@ async fn choose(
     executor: impl Fn(Isolation, Choice) -> Executor,
 ) -> Result<Executor> {
     let mut refused: Vec<(&'static str, String)> = Vec::new();
-    for candidate in candidates(config) {
+    for candidate in candidates(config.isolation, config.disable_bwrap, cfg!(target_os = "macos")) {
         if let Some((name, why)) = refused.last() {
-            tracing::error!("Isolation setup failed: {name}: {why}");
-            tracing::info!("Falling back to {candidate}");
+            tracing::error!("Isolation setup failed: {}", refusal(name, why));
+            // The document's words for the one.
+            let runner = if candidate == Wanted::Seatbelt { "Seatbelt runner" } else { name_of(candidate) };
+            tracing::info!("Falling back to {runner}");
         }
         let reason = match (candidate, refused.is_empty()) {
             (Wanted::None, _) => "ISOLATION=none was asked for: nothing is isolated".to_owned(),
@@ -158,7 +163,7 @@ async fn choose(
 pub struct NothingWorks(pub Vec<(&'static str, String)>);
 
 fn sentences(refused: &[(&'static str, String)]) -> String {
-    let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    let reasons: Vec<String> = refused.iter().map(|(name, why)| refusal(name, why)).collect();
     reasons.join("\nbefore that, ")
 }
 
@@ -167,8 +172,14 @@ fn adapter(kind: Wanted, workspaces: &Workspaces) -> Result<Isolation, SandboxEr
     match kind {
         Wanted::Auto | Wanted::Native => Native::new(place, &prefix).map(Isolation::Native),
         Wanted::Bubblewrap => Bubblewrap::new(place, &prefix).map(Isolation::Bubblewrap),
+        Wanted::Seatbelt => Seatbelt::new(place, &prefix).map(Isolation::Seatbelt),
         Wanted::None => Ok(Isolation::None),
     }
+}
+
+/// Which one failed and why; where the reason begins with the program's name, as the document has it, that is enough.
+fn refusal(name: &str, why: &str) -> String {
+    if why.starts_with("bwrap ") { why.to_owned() } else { format!("{name}: {why}") }
 }
 
 fn name_of(kind: Wanted) -> &'static str {
@@ -264,5 +275,30 @@ async fn finished_within(service: &http::Service, time: Duration) {
     let deadline = tokio::time::Instant::now() + time;
     while service.queue.running() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_what_the_system_has_best_first_and_a_name_is_that_alone() {
+        assert_eq!(candidates(Wanted::Auto, false, false), [Wanted::Native, Wanted::Bubblewrap]);
+        assert_eq!(candidates(Wanted::Auto, true, false), [Wanted::Native]);
+        assert_eq!(candidates(Wanted::Auto, false, true), [Wanted::Bubblewrap, Wanted::Seatbelt]);
+        assert_eq!(candidates(Wanted::Auto, true, true), [Wanted::Seatbelt]);
+        for on_macos in [true, false] {
+            assert_eq!(candidates(Wanted::Seatbelt, false, on_macos), [Wanted::Seatbelt]);
+            assert_eq!(candidates(Wanted::Bubblewrap, true, on_macos), [Wanted::Bubblewrap]);
+            assert_eq!(candidates(Wanted::None, false, on_macos), [Wanted::None]);
+        }
+    }
+
+    #[test]
+    fn a_refusal_begins_as_the_document_has_it() {
+        let why = "bwrap not available: Bubblewrap (bwrap) is not installed";
+        assert_eq!(refusal("bubblewrap", why), why);
+        assert_eq!(refusal("native", "no namespaces"), "native: no namespaces");
     }
 }

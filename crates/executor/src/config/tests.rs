@@ -171,7 +171,7 @@ fn a_bad_value_is_one_line() {
     ALLOWED_HOSTS = , (environment) is not allowed; allowed: host names or addresses without ports, IPv6 in [brackets], several separated by commas
     WORKSPACE_PATH = /a\nb (environment) is not allowed; allowed: a path
     STATE_PATH = \u{1b}[2J (environment) is not allowed; allowed: a path
-    ISOLATION = docker (environment) is not allowed; allowed: auto, native, bubblewrap, none
+    ISOLATION = docker (environment) is not allowed; allowed: auto, native, bubblewrap, seatbelt, none
     DISABLE_BWRAP = maybe (environment) is not allowed; allowed: true, false, 1, 0, yes, no
     MAX_MEMORY_MB = 15 (environment) is not allowed; allowed: a whole number from 16 to 16777216
     MAX_MEMORY_MB = 512m (environment) is not allowed; allowed: a whole number from 16 to 16777216

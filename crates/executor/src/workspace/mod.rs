@@ -220,10 +220,10 @@ fn no_uid_left() -> io::Error {
     )
 }
 
-/// A number nobody can guess, from getrandom(2).
+/// A number nobody can guess, from the kernel.
+///
+/// # Panics
+/// The kernel gives none, which it does not refuse (getrandom(2)).
 pub fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    debug_assert_eq!(filled, Ok(bytes.len()));
-    u64::from_ne_bytes(bytes)
+    getrandom::u64().expect("random bytes from the kernel")
 }

@@ -80,16 +80,27 @@ fn open_folder(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Err(rustix::io::Errno::ACCESS) => {
-            let path =
-                rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-            let number = std::os::fd::AsRawFd::as_raw_fd(&path);
-            rustix::fs::chmod(format!("/proc/self/fd/{number}"), Mode::RWXU)?;
+            make_ours(parent, name)?;
             rustix::fs::openat(parent, name, flags, Mode::empty())?
         }
         result => result?,
     };
     rustix::fs::fchmod(&folder, Mode::RWXU)?;
     Ok(folder)
+}
+
+/// Gives us all rights to a folder that can't be opened, never to what a link in its place leads to.
+#[cfg(target_os = "linux")]
+fn make_ours(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+    let path = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&path);
+    Ok(rustix::fs::chmod(format!("/proc/self/fd/{number}"), Mode::RWXU)?)
+}
+
+/// As above; there is no `/proc`, and the system call takes the flag that Linux only knows since 6.6.
+#[cfg(not(target_os = "linux"))]
+fn make_ours(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+    Ok(rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 #[cfg(test)]

@@ -11,8 +11,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-
 /// Uids in a block; the last quarter is for session-less runs.
 const BLOCK: u32 = 65_536;
 /// Where blocks lie when all uids are there: far from users, containers' subordinate ids (100000 and up) and 2^31.
@@ -59,15 +57,9 @@ impl Uids {
         }
         for number in 0..count {
             let base = first + (preferred.wrapping_add(number) % count) * size;
-            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-            let name = SocketAddrUnix::new_abstract_name(format!("sandbox-executor/uids/{base}").as_bytes())?;
-            match rustix::net::bind(&socket, &name) {
-                Ok(()) => {
-                    let used = Mutex::new(HashSet::new());
-                    return Ok(Self { base, size, runs: base + size / 4 * 3, _claim: socket, used });
-                }
-                Err(rustix::io::Errno::ADDRINUSE) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(claim) = claim_block(base)? {
+                let used = Mutex::new(HashSet::new());
+                return Ok(Self { base, size, runs: base + size / 4 * 3, _claim: claim, used });
             }
         }
         Err(io::Error::other("every block of host uids is in use by another service"))
@@ -108,6 +100,25 @@ impl Uids {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
         self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What holds the block that begins with this uid; `None` while another service does.
+#[cfg(target_os = "linux")]
+fn claim_block(base: u32) -> io::Result<Option<OwnedFd>> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let name = SocketAddrUnix::new_abstract_name(format!("sandbox-executor/uids/{base}").as_bytes())?;
+    match bind(&socket, &name) {
+        Ok(()) => Ok(Some(socket)),
+        Err(rustix::io::Errno::ADDRINUSE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Only Linux has abstract sockets, and adapters that change a program's user.
+#[cfg(not(target_os = "linux"))]
+fn claim_block(_base: u32) -> io::Result<Option<OwnedFd>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "start the service as an ordinary user, not as root"))
 }
 
 fn uid_map() -> String {

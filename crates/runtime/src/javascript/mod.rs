@@ -16,7 +16,7 @@ pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, la
     let heap = format!("--max-old-space-size={}", invocation.memory_bytes / (1024 * 1024));
     let script = format!("{}/{FILE}", layout.files);
     let argv = [&interpreter.path.to_string_lossy(), "--experimental-vm-modules", &heap, &script];
-    let mut program = invocation.base(argv.map(str::to_owned).to_vec(), interpreter)?;
+    let mut program = invocation.base(argv.map(str::to_owned).to_vec(), interpreter, layout)?;
     program.descriptors.push(invocation.request(Language::Javascript)?);
     program.files.push((FILE.into(), channel::sealed(FILE, &[&interpreter.bootstrap])?));
     // V8 reserves far more address space than it uses.

@@ -30,7 +30,7 @@ pub(crate) fn compile_bootstrap(interpreter: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
     let script = format!("{}/{FILE}", layout.files);
     let mut program =
-        invocation.base(vec![interpreter.path.to_string_lossy().into(), "-u".into(), script], interpreter)?;
+        invocation.base(vec![interpreter.path.to_string_lossy().into(), "-u".into(), script], interpreter, layout)?;
     program.descriptors.push(invocation.request(Language::Python)?);
     program.files.push((FILE.into(), channel::sealed(FILE, &[&interpreter.bootstrap])?));
     Ok(program)

@@ -16,7 +16,7 @@ const MAX_EVENT_VARIABLE: usize = 96 * 1024;
 
 pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
     let script = format!("{}/{FILE}", layout.files);
-    let mut program = invocation.base(vec![interpreter.path.to_string_lossy().into(), script], interpreter)?;
+    let mut program = invocation.base(vec![interpreter.path.to_string_lossy().into(), script], interpreter, layout)?;
     if invocation.event.len() <= MAX_EVENT_VARIABLE {
         program.env.push(("EVENT_JSON".into(), invocation.event.into()));
     }

@@ -37,9 +37,6 @@ pub(crate) const HIGH_FD: i32 = 64;
 /// How often memory is measured where no cgroup bounds it.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Less than this is no room: a file system keeps the last blocks for itself.
-const LEAST_ROOM_BYTES: u64 = 32 * 1024;
-
 /// What the service tells an init.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
@@ -171,7 +168,7 @@ fn serve(control: &OwnedFd, lacks: Vec<String>) -> Result<(), Failure> {
     let mut ended = wait(control, &children, program, &tree, sampler.as_mut());
     ended.status = tree.kill(program).unwrap_or(ended.status);
     if ended.status != 0 {
-        ended.full = spec.memory_folders.iter().chain([&spec.workspace]).find_map(|folder| full(folder));
+        ended.full = spec.memory_folders.iter().chain([&spec.workspace]).find_map(|folder| FullFolder::of(folder));
     }
     let (cpu_us, largest) = sys::children_usage();
     let io_after = storage_io(io_counters.as_ref());
@@ -211,15 +208,6 @@ fn wait(control: &OwnedFd, children: &OwnedFd, program: i32, tree: &Tree, mut sa
             return Ended { out_of_memory: true, ..Ended::default() };
         }
     }
-}
-
-/// Whether the file system of a folder has no room left for ordinary users (statvfs(3)).
-fn full(folder: &str) -> Option<FullFolder> {
-    let state = rustix::fs::statvfs(folder).ok()?;
-    // Some file systems make files as they need them, and say 0.
-    let of_files = state.f_files > 0 && state.f_favail == 0;
-    let is_full = of_files || state.f_bavail * state.f_frsize < LEAST_ROOM_BYTES;
-    is_full.then(|| FullFolder { path: folder.into(), size_bytes: state.f_blocks * state.f_frsize, of_files })
 }
 
 /// `read_bytes` and `write_bytes` of this process and all children it has collected (proc_pid_io(5)).

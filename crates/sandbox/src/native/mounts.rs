@@ -16,12 +16,9 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use crate::init::Failure;
+use crate::failure::{Failure, MOUNT_STEP};
 use crate::plan::{FILES, Mount, Source, inodes};
 use crate::sys;
-
-/// Name of the step that fails on one of the plan's mounts.
-pub const STEP: &str = "mount";
 
 /// Where the new root stands until it is the root: a folder that every host of ours has, and that nothing is bound from.
 const STAGING: &str = "/proc";
@@ -60,7 +57,7 @@ pub struct Tree {
 /// Builds the tree and makes it the root and the working directory. For a process with a mount namespace of its own.
 ///
 /// # Errors
-/// The step, for [`STEP`] with the number of the mount.
+/// The step, for [`MOUNT_STEP`] with the number of the mount.
 pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure> {
     let fail = |step: &'static str| move |error: Errno| Failure::new(step, error);
     // Whatever is done here must not be seen elsewhere.
@@ -70,7 +67,7 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
     let copies: Vec<Option<OwnedFd>> = mounts
         .iter()
         .enumerate()
-        .map(|(index, mount)| copy_of_source(mount, material).map_err(|error| Failure::at(STEP, index, error)))
+        .map(|(index, mount)| copy_of_source(mount, material).map_err(|error| Failure::at(MOUNT_STEP, index, error)))
         .collect::<Result<_, _>>()?;
 
     let root = tmpfs(ROOT_BYTES, 0o755, BASE | NO_EXEC).map_err(fail("root"))?;
@@ -78,7 +75,7 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
     rustix::process::fchdir(&root).map_err(fail("root"))?;
     let mut builder = Builder { material, has_proc: false, tree: Tree { proc: None, lacks: Vec::new() } };
     for (index, (mount, copy)) in mounts.iter().zip(copies).enumerate() {
-        builder.carry_out(mount, copy).map_err(|error| Failure::at(STEP, index, error))?;
+        builder.carry_out(mount, copy).map_err(|error| Failure::at(MOUNT_STEP, index, error))?;
     }
     sys::mount_setattr(root.as_fd(), READ_ONLY.bits().into(), false).map_err(|error| Failure::new("root", error))?;
     // The old root comes to lie over the new one and is taken away (pivot_root(2), "pivot_root(".", ".")").
