@@ -28,7 +28,10 @@ fn health_has_exactly_the_fields_of_the_contract() {
     let response = service.get("/health");
     assert_eq!(response.status, 200);
     let health = response.json();
-    assert_eq!(keys(&health), ["active_executions", "isolation", "platform", "status", "uptime_seconds", "version"]);
+    let expected =
+        ["active_executions", "isolation", "isolation_details", "platform", "status", "uptime_seconds", "version"];
+    assert_eq!(keys(&health), expected);
+    assert_eq!(keys(&health["isolation_details"]), ["enforcement", "mode", "reason"]);
     assert_eq!(health["status"], "healthy");
     assert!(["Linux", "macOS"].contains(&health["platform"].as_str().expect("text")));
     assert!(["native", "bubblewrap", "seatbelt", "none"].contains(&health["isolation"].as_str().expect("text")));
@@ -66,6 +69,7 @@ fn info_has_the_fields_of_the_contract() {
         [
             "active_executions",
             "isolation",
+            "isolation_details",
             "isolation_version",
             "limits",
             "max_concurrent_executions",
@@ -76,6 +80,7 @@ fn info_has_the_fields_of_the_contract() {
             "workspace_path"
         ]
     );
+    assert_eq!(keys(&info["isolation_details"]), ["enforcement", "lacks", "mode", "reason", "refused"]);
     assert_eq!(info["max_concurrent_executions"], 7);
     assert_eq!(count(&info, "active_executions"), 0);
     assert_eq!(count(&info, "queued_executions"), 0);

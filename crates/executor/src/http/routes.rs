@@ -227,7 +227,7 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
         "platform": platform(),
         "isolation": executor.isolation.name(),
         "isolation_version": executor.isolation.version(),
-        "isolation_details": isolation_details(executor),
+        "isolation_details": all_isolation_details(executor),
         "workspace_path": executor.workspaces.path(),
         "active_executions": service.queue.running(),
         "queued_executions": service.queue.waiting(),
@@ -249,9 +249,8 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
     }))
 }
 
-/// Who keeps programs apart and why it is that one, what it enforces, and what sandboxes have to do without.
+/// As whom programs run, why they are kept apart in this way, and what is enforced. For anybody: `/health` asks for no token.
 fn isolation_details(executor: &Executor) -> Value {
-    let refused = executor.choice.refused.iter().map(|(name, why)| json!({"isolation": name, "reason": why}));
     let mode = match (executor.isolation.is_none(), rustix::process::geteuid().is_root()) {
         (true, _) => "nothing is isolated",
         (false, true) if sandbox::subordinate::is_root_of_a_namespace() => {
@@ -260,13 +259,16 @@ fn isolation_details(executor: &Executor) -> Value {
         (false, true) => "root: a host uid for each session",
         (false, false) => "ordinary user: every sandbox has the service's own host uid",
     };
-    json!({
-        "mode": mode,
-        "reason": executor.choice.reason,
-        "refused": refused.collect::<Vec<_>>(),
-        "enforcement": enforcement(executor),
-        "lacks": executor.lacks.get().map(Vec::as_slice).unwrap_or_default(),
-    })
+    json!({"mode": mode, "reason": executor.choice.reason, "enforcement": enforcement(executor)})
+}
+
+/// The same with what was tried before it, and what sandboxes have to do without.
+fn all_isolation_details(executor: &Executor) -> Value {
+    let refused = executor.choice.refused.iter().map(|(name, why)| json!({"isolation": name, "reason": why}));
+    let mut details = isolation_details(executor);
+    details["refused"] = refused.collect();
+    details["lacks"] = json!(executor.lacks.get().map(Vec::as_slice).unwrap_or_default());
+    details
 }
 
 fn enforcement(executor: &Executor) -> Value {
