@@ -32,7 +32,6 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let kept = match arguments.as_slice() {
         [] => latency::run().map(|_| true),
-        ["sandboxes"] => sandboxes::measure().map(|(a, b)| { println!("{:?}", [a.percentile(1), a.percentile(10), a.percentile(25), b.percentile(1), b.percentile(10), b.percentile(25)]); true }),
         ["--check"] => latency::run(),
         ["soak"] => soak::run(SOAK_EXECUTIONS),
         ["soak", count] => match count.parse() {

@@ -1,5 +1,5 @@
-//! What an empty sandbox costs, from nothing to nothing: set up, one program that does nothing, taken apart. Beside it the
-//! same program under bubblewrap, turn by turn.
+//! What a sandbox costs, from nothing to nothing: set up and taken apart around a program that does nothing. Beside it the same
+//! program under bubblewrap and by itself, turn by turn.
 
 use crate::Result;
 use crate::latency::{Samples, spawn};
@@ -37,12 +37,31 @@ const BUBBLEWRAP: &[&str] = &[
     PROGRAM,
 ];
 
-/// The times of bubblewrap and of the native sandbox.
-pub fn measure() -> Result<(Samples, Samples)> {
+/// The times of each.
+pub struct Times {
+    /// The program by itself.
+    pub alone: Samples,
+    /// The program under bubblewrap, which ends with it.
+    pub bubblewrap: Samples,
+    /// A native sandbox set up and taken apart, without the program.
+    pub native: Samples,
+    /// The same with the program in it.
+    pub native_with_program: Samples,
+}
+
+impl Times {
+    /// What the native sandbox costs, as a multiple of what bubblewrap costs beside the program itself; at the median.
+    pub fn ratio(&self) -> f64 {
+        self.native.percentile(50) / (self.bubblewrap.percentile(50) - self.alone.percentile(50))
+    }
+}
+
+/// Takes them, turn by turn.
+pub fn measure() -> Result<Times> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(take_turns())
 }
 
-async fn take_turns() -> Result<(Samples, Samples)> {
+async fn take_turns() -> Result<Times> {
     let cgroups = Cgroups::detect(&format!("{:08x}", std::process::id()));
     let ground = Ground::new(cgroups).await?;
     let home = tempfile::tempdir()?;
@@ -55,16 +74,18 @@ async fn take_turns() -> Result<(Samples, Samples)> {
     }
     let workspace: Arc<OwnedFd> = Arc::new(std::fs::File::open(&workspace)?.into());
 
-    let (mut by_bubblewrap, mut by_us) = (Vec::new(), Vec::new());
+    let mut times: [Vec<Duration>; 4] = Default::default();
     for round in 0..WARM_UP_ROUNDS + ROUNDS {
         let policy = policy(format!("bench-{round}"), identity, Arc::clone(&workspace));
-        let _ = 0; let (one, other) = (spawn(BUBBLEWRAP)?, once(&native, &ground, &policy).await?);
-        if round >= WARM_UP_ROUNDS {
-            by_bubblewrap.push(one);
-            by_us.push(other);
+        let (around, whole) = once(&native, &ground, &policy).await?;
+        for (times, time) in times.iter_mut().zip([spawn(&[PROGRAM])?, spawn(BUBBLEWRAP)?, around, whole]) {
+            if round >= WARM_UP_ROUNDS {
+                times.push(time);
+            }
         }
     }
-    Ok((Samples::new(by_bubblewrap), Samples::new(by_us)))
+    let [alone, bubblewrap, native, native_with_program] = times.map(Samples::new);
+    Ok(Times { alone, bubblewrap, native, native_with_program })
 }
 
 fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> Policy {
@@ -79,10 +100,11 @@ fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> 
     Policy { name, identity, workspace, read_only: Vec::new(), files_bytes: 1 << 20, limits }
 }
 
-async fn once(native: &Native, ground: &Ground, policy: &Policy) -> Result<Duration> {
+/// How long it took around the program, and in all.
+async fn once(native: &Native, ground: &Ground, policy: &Policy) -> Result<(Duration, Duration)> {
     let start = Instant::now();
     let prepared = native.prepare(ground, policy).await?;
-    let t1 = start.elapsed();
+    let stands = start.elapsed();
     let program = Program {
         argv: vec![PROGRAM.into()],
         env: Vec::new(),
@@ -94,12 +116,11 @@ async fn once(native: &Native, ground: &Ground, policy: &Policy) -> Result<Durat
         bears_rlimit: true,
     };
     let (outcome, remains) = prepared.run(program, None, std::future::pending()).await?;
-    let t2 = start.elapsed();
+    let ended = start.elapsed();
     remains.cleared().await?;
-    eprintln!("T {} {} {}", t1.as_micros(), (t2-t1).as_micros(), (start.elapsed()-t2).as_micros());
-    let took = start.elapsed();
+    let whole = start.elapsed();
     match outcome.end {
-        sandbox::outcome::End::Exited(0) => Ok(took),
+        sandbox::outcome::End::Exited(0) => Ok((stands + whole - ended, whole)),
         end => Err(format!("{PROGRAM} ended with {end:?}").into()),
     }
 }

@@ -243,6 +243,8 @@ fn serve() -> io::Result<()> {
     let Some(welcome) = channel::receive::<Welcome>(channel.as_fd())? else { return Ok(()) };
     let entered = crate::limits::enter(&welcome.fds).err().map(|error| Failure::new("cgroup", error));
     channel::send(channel.as_fd(), &Spawned { number: 0, failed: entered }, &[])?;
+    // Here, for all the inits that are copies of this process.
+    crate::filter::seccomp::native();
     let mut networks = Networks::default();
     loop {
         let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];

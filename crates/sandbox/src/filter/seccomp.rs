@@ -69,6 +69,12 @@ pub fn compile(arch: Arch) -> Vec<Instruction> {
     compile_list(arch, list(arch))
 }
 
+/// The program for what this is built for, compiled once in a process and its children.
+pub fn native() -> &'static [Instruction] {
+    static PROGRAM: std::sync::OnceLock<Vec<Instruction>> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| compile(Arch::NATIVE))
+}
+
 /// The same for any list that names no number twice.
 fn compile_list(arch: Arch, list: Vec<(u32, Rule<'_>)>) -> Vec<Instruction> {
     let search = search(&ranges(list));

@@ -32,13 +32,13 @@ pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, ProgramSp
     for (index, (file, content)) in spec.files.iter().zip(contents).enumerate() {
         write_file(file, content).map_err(|error| Failure::at("file", index, error))?;
     }
-    let filter = seccomp::compile(seccomp::Arch::NATIVE);
+    let filter = seccomp::native();
     match sys::fork().map_err(|error| Failure::new("fork", error))? {
         sys::Forked::Parent(pid) => Ok((pid, spec)),
         sys::Forked::Child => {
             // A copy above all numbers that are about to be filled.
             if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
-                let failure = become_program(&spec, &fds, &entrances, &filter);
+                let failure = become_program(&spec, &fds, &entrances, filter);
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
             sys::exit_now(125)
