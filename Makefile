@@ -1,7 +1,7 @@
 # What people and continuous integration call. `make demo` is the place to start.
 SHELL := /bin/bash
 CARGO := cargo
-PACKAGES := bubblewrap python3 python3-pip nodejs build-essential curl git tzdata
+PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata
 
 .PHONY: setup build demo serve check test security bench fuzz soak fmt
 

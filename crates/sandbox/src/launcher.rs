@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -245,7 +244,7 @@ fn serve() -> io::Result<()> {
     channel::send(channel.as_fd(), &Spawned { number: 0, failed: entered }, &[])?;
     // Here, for all the inits that are copies of this process.
     crate::filter::seccomp::native();
-    let mut networks = Networks::default();
+    let mut network = Network::default();
     loop {
         let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
         match rustix::event::poll(&mut waiting, None) {
@@ -256,11 +255,11 @@ fn serve() -> io::Result<()> {
         if order {
             let Some(packet) = channel::receive::<Spawn>(channel.as_fd())? else { return Ok(()) };
             let number = packet.message.number;
-            match launch(&packet.message, &packet.fds, &mut networks) {
+            match launch(&packet.message, &packet.fds, &mut network) {
                 Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
                 Err(failure) => channel::send(channel.as_fd(), &Spawned { number, failed: Some(failure) }, &[])?,
             }
-            networks.prepare();
+            network.prepare();
         }
         if ended {
             rustix::io::read(&children, &mut [0u8; 128]).ok();
@@ -269,45 +268,38 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// Network namespaces for sandboxes. Making one takes the kernel half a millisecond, so there is always one ahead, made when the
-/// answer to the order before is out.
+/// The network of the next sandbox. Making a network namespace takes the kernel half a millisecond, so the launcher always stands
+/// in a fresh one, which its next child inherits; it moves on to another when the answer to the order is out.
 #[derive(Default)]
-struct Networks {
-    /// Whether any was ever asked for.
+struct Network {
+    /// Whether any was ever asked for: nothing else of the launcher's minds where it is.
     wanted: bool,
-    next: Option<OwnedFd>,
+    is_fresh: bool,
 }
 
-impl Networks {
-    fn take(&mut self) -> io::Result<OwnedFd> {
+impl Network {
+    /// Makes sure that the namespace that this process is in can be handed on: nothing in it but its loopback, which is up, and nobody
+    /// else (network_namespaces(7)).
+    fn refresh(&mut self) -> io::Result<()> {
         self.wanted = true;
-        self.next.take().map_or_else(fresh_network, Ok)
+        if !self.is_fresh {
+            sys::unshare(libc::CLONE_NEWNET)?;
+            sys::bring_loopback_up()?;
+            self.is_fresh = true;
+        }
+        Ok(())
     }
 
-    /// Where that fails, the next order meets the same and says so.
+    /// Ahead of the next order. Where that fails, the order meets the same and says so.
     fn prepare(&mut self) {
-        if self.wanted && self.next.is_none() {
-            self.next = fresh_network().ok();
+        if self.wanted {
+            self.refresh().ok();
         }
     }
 }
 
-/// A network namespace with nothing but its loopback, which is up (network_namespaces(7)).
-fn fresh_network() -> io::Result<OwnedFd> {
-    let open = || std::fs::File::open("/proc/self/ns/net").map(OwnedFd::from);
-    let own = open()?;
-    sys::unshare(libc::CLONE_NEWNET)?;
-    let made = sys::bring_loopback_up().and_then(|()| open());
-    enter_network(own.as_fd()).map(|()| made)?
-}
-
-/// Moves this process into a network namespace.
-pub(crate) fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?)
-}
-
 /// Starts a child; gives its pidfd.
-fn launch(spawn: &Spawn, fds: &[OwnedFd], networks: &mut Networks) -> Result<OwnedFd, Failure> {
+fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<OwnedFd, Failure> {
     let malformed = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
     let [stderr, rest @ ..] = fds else { return Err(malformed()) };
     let (folders, rest) = rest.split_at_checked(spawn.folders).ok_or_else(malformed)?;
@@ -323,14 +315,16 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], networks: &mut Networks) -> Result<Own
         }),
         Body::Init { plan, hide_processes } => {
             let [workspace, etc] = folders else { return Err(malformed()) };
-            let network_failed = |error| Failure::new(NAMESPACES_STEP, error);
+            if spawn.identity.is_some() {
+                network.refresh().map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
+                network.is_fresh = false;
+            }
             let launcher_ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             let seed = Seed {
                 plan,
                 identity: spawn.identity,
                 launcher_ids,
                 hide_processes: *hide_processes,
-                network: spawn.identity.map(|_| networks.take()).transpose().map_err(network_failed)?,
                 workspace,
                 etc,
                 stderr,

@@ -48,9 +48,9 @@ pub mod subordinate;
 mod unisolated;
 
 #[cfg(not(target_os = "linux"))]
-pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate};
-#[cfg(not(target_os = "linux"))]
 use absent::plan;
+#[cfg(not(target_os = "linux"))]
+pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate};
 pub use isolation::{Isolation, Prepared, Remains};
 pub use sys::{keep_little_memory, landlock_abi};
 

@@ -13,7 +13,7 @@ mod http;
 mod service;
 
 pub use http::{Response, read_response};
-pub use service::{Home, Service, binary, output_within};
+pub use service::{Home, Service, binary, output_within, started_by};
 
 use serde_json::Value;
 use std::time::{Duration, Instant};

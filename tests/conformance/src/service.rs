@@ -73,6 +73,17 @@ impl Home {
     }
 }
 
+/// The same command started by another program, which gets it as its last arguments.
+pub fn started_by(outer: &[&str], inner: &Command) -> Command {
+    let mut command = Command::new(outer[0]);
+    command.args(&outer[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear().stdin(Stdio::null());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = inner.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command
+}
+
 /// Runs a command to its end and collects what it prints; fails the test if it takes longer.
 #[track_caller]
 pub fn output_within(seconds: u64, command: &mut Command) -> Output {
@@ -136,16 +147,24 @@ impl Service {
         Service::launch(Home::new(), environment, turn(true))
     }
 
+    /// The same, started by another program that ends in executing what it gets as its last arguments.
+    #[track_caller]
+    pub fn started_by(outer: &[&str], home: Home, environment: &[(&str, &str)]) -> Service {
+        Service::launch_by(outer, home, environment, turn(false))
+    }
+
     #[track_caller]
     fn launch(home: Home, environment: &[(&str, &str)], turn: Option<File>) -> Service {
+        Service::launch_by(&[], home, environment, turn)
+    }
+
+    #[track_caller]
+    fn launch_by(outer: &[&str], home: Home, environment: &[(&str, &str)], turn: Option<File>) -> Service {
         let log = File::create(home.path("service.log")).expect("a log file");
         let mut command = home.command();
-        command
-            .arg("serve")
-            .env("EXECUTOR_PORT", "0")
-            .envs(environment.iter().copied())
-            .stdout(log.try_clone().expect("a second descriptor"))
-            .stderr(log);
+        command.arg("serve").env("EXECUTOR_PORT", "0").envs(environment.iter().copied());
+        let mut command = if outer.is_empty() { command } else { started_by(outer, &command) };
+        command.stdout(log.try_clone().expect("a second descriptor")).stderr(log);
         let child = command.spawn().expect("the service starts");
         let setting = |name| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let mut service = Service {
@@ -167,7 +186,7 @@ impl Service {
                 return service;
             }
             let ended = service.own_mut().child.try_wait().expect("a child's state");
-            assert!(ended.is_none(), "the service ended at its start: {ended:?}");
+            assert!(ended.is_none(), "the service ended at its start: {ended:?}\n{}", service.log());
             assert!(Instant::now() < deadline, "the service did not listen within 30 seconds");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -17,11 +17,10 @@ use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, Capabi
 use super::mounts::{self, Material};
 use crate::channel;
 use crate::init::{self, CONTROL_FD, Failure, HIGH_FD, Report};
-use crate::launcher;
 use crate::plan::{HOSTNAME, INNER_ID, SandboxPlan};
 use crate::sys;
 
-/// Namespaces of a new sandbox. That of the network is made ahead where the launcher can; that of cgroups follows when the child
+/// Namespaces of a new sandbox. That of the network the launcher has made ahead where it may; that of cgroups follows when the child
 /// is in its group, which becomes its top.
 const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
@@ -38,8 +37,6 @@ pub struct Seed<'a> {
     pub launcher_ids: (u32, u32),
     /// See [`Material::hide_processes`].
     pub hide_processes: bool,
-    /// A fresh network namespace; `None` where one is made with the child.
-    pub network: Option<OwnedFd>,
     /// The workspace.
     pub workspace: &'a OwnedFd,
     /// What stands for `/etc`.
@@ -51,11 +48,11 @@ pub struct Seed<'a> {
 }
 
 impl Seed<'_> {
-    /// What the child is cloned into, `CLONE_NEW*`. Where the launcher is an ordinary user, a user namespace owns the others.
+    /// What the child is cloned into, `CLONE_NEW*`. Where the launcher is an ordinary user, a user namespace owns the others, that of
+    /// the network, too.
     pub fn namespaces(&self) -> u64 {
-        let owner = if self.identity.is_none() { libc::CLONE_NEWUSER } else { 0 };
-        let network = if self.network.is_none() { libc::CLONE_NEWNET } else { 0 };
-        (NAMESPACES | owner | network) as u64
+        let own = if self.identity.is_none() { libc::CLONE_NEWUSER | libc::CLONE_NEWNET } else { 0 };
+        (NAMESPACES | own) as u64
     }
 }
 
@@ -81,11 +78,9 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>), Failure> {
     }
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(fail("cgroup-namespace"))?;
     rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
-    match &seed.network {
-        Some(network) => launcher::enter_network(network.as_fd()),
-        None => sys::bring_loopback_up(),
+    if seed.identity.is_none() {
+        sys::bring_loopback_up().map_err(fail("network"))?;
     }
-    .map_err(fail("network"))?;
     // Usually the launcher's own /proc does; in a container its settings are often read-only.
     let can_set = rustix::fs::accessat(&host_proc, LIMIT, Access::WRITE_OK, AtFlags::empty());
     let material = Material {

@@ -13,11 +13,11 @@ mod network;
 mod report;
 mod storage;
 
-use conformance::{Home, output_within};
+use conformance::{Home, output_within, started_by};
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 /// An ordinary user that owns nothing.
 const SOMEBODY: u32 = 12_345;
@@ -26,17 +26,6 @@ const SOMEBODY: u32 = 12_345;
 fn doctor(home: &Home) -> Command {
     let mut command = home.command();
     command.args(["doctor", "--json"]).env("EXECUTOR_PORT", "0").env("ISOLATION", "bubblewrap");
-    command
-}
-
-/// The same command started by another program, which gets it as its last arguments.
-fn started_by(outer: &[&str], inner: &Command) -> Command {
-    let mut command = Command::new(outer[0]);
-    command.args(&outer[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear().stdin(Stdio::null());
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    if let Some(folder) = inner.get_current_dir() {
-        command.current_dir(folder);
-    }
     command
 }
 

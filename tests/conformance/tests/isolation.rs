@@ -1,0 +1,230 @@
+//! Which isolation a service takes and what it says of it, in the situations that hosts and containers put it into.
+//!
+//! A situation is made for one process: by a mount namespace of the test's own, a system call filter, another user.
+#![cfg(target_os = "linux")]
+
+use conformance::{Home, Service, assert_completed, output_within, started_by};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::Command;
+
+/// An ordinary user that owns nothing: nobody, since newuidmap(1) wants one that has a name.
+const SOMEBODY: u32 = 65_534;
+const FILTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/under_seccomp.py");
+
+/// Whether the test can make its situation; says so if not.
+fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        let text = format!("\n  SKIPPED, 1 test: {test} needs root to make its situation\n");
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+    root
+}
+
+/// A service of an ordinary user, after this script in a mount namespace of its own.
+fn of_somebody(script: &str, environment: &[(&str, &str)]) -> Service {
+    let home = Home::new();
+    chown(home.path(""), Some(SOMEBODY), Some(SOMEBODY)).expect("the user's home");
+    let id = SOMEBODY.to_string();
+    let script = format!("set -e\n{script}\nexec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"");
+    let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh"];
+    Service::started_by(&outer, home, environment)
+}
+
+fn details(service: &Service) -> Value {
+    service.get("/info").json()["isolation_details"].clone()
+}
+
+#[test]
+fn the_first_choice_is_our_own_namespaces() {
+    let service = Service::with(&[("ISOLATION", "auto")]);
+    let health = service.get("/health").json();
+    assert_eq!(health["isolation"], "native", "{health}");
+    assert!(health["isolation_details"]["reason"].as_str().is_some_and(|why| why.contains("first choice")), "{health}");
+    assert_eq!(details(&service)["refused"], json!([]));
+    assert!(service.log().contains("[INFO] Isolation: native"), "{}", service.log());
+}
+
+#[test]
+fn what_can_not_be_used_is_logged_and_the_next_is_taken() {
+    if !is_root("what_can_not_be_used_is_logged_and_the_next_is_taken") {
+        return;
+    }
+    let outer = ["/usr/bin/python3", "-I", FILTER, "refuse-clone3"];
+    let service = Service::started_by(&outer, Home::new(), &[("ISOLATION", "auto")]);
+    assert_eq!(service.get("/health").json()["isolation"], "bubblewrap");
+    let refused = details(&service)["refused"].clone();
+    assert_eq!(refused[0]["isolation"], "native", "{refused}");
+    assert!(refused[0]["reason"].as_str().is_some_and(|why| why.contains("clone3")), "{refused}");
+    let log = service.log();
+    assert!(log.contains("[ERROR] Isolation setup failed: native: "), "{log}");
+    assert!(log.contains("[INFO] Falling back to bubblewrap"), "{log}");
+    assert_completed(&service.run("shell", "true"));
+}
+
+#[test]
+fn where_nothing_isolates_nothing_starts() {
+    if !is_root("where_nothing_isolates_nothing_starts") {
+        return;
+    }
+    for wanted in ["auto", "native", "bubblewrap"] {
+        let home = Home::new();
+        let mut command = home.command();
+        command.arg("serve").env("ISOLATION", wanted).env("EXECUTOR_PORT", "0");
+        let mut command = started_by(&["/usr/bin/python3", "-I", FILTER, "refuse-namespaces"], &command);
+        let output = output_within(60, &mut command);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{wanted}: {errors}");
+        assert!(errors.contains("Isolation setup failed: "), "{wanted}: {errors}");
+        assert!(errors.contains("sandbox-executor doctor"), "{wanted}: {errors}");
+        assert!(!errors.contains("Listening on"), "{wanted}: {errors}");
+        // In the document's words, with its fix.
+        if wanted == "native" {
+            assert!(errors.contains("No permissions to create new namespace"), "{errors}");
+            assert!(errors.contains("docker run --privileged"), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn without_bubblewrap_the_others_are_left() {
+    let service = Service::with(&[("ISOLATION", "auto"), ("DISABLE_BWRAP", "true")]);
+    assert_eq!(service.get("/health").json()["isolation"], "native");
+}
+
+#[test]
+fn an_ordinary_user_has_one_host_uid_for_all_and_is_told() {
+    if !is_root("an_ordinary_user_has_one_host_uid_for_all_and_is_told") {
+        return;
+    }
+    let service = of_somebody(":", &[("ISOLATION", "native")]);
+    let mode = details(&service)["mode"].clone();
+    assert!(mode.as_str().is_some_and(|mode| mode.starts_with("ordinary user")), "{mode}");
+    assert!(service.log().contains("there are no subordinate ids to use"), "{}", service.log());
+    assert_eq!(owners(&service), BTreeSet::from([SOMEBODY]));
+}
+
+#[test]
+fn an_ordinary_user_with_subordinate_ids_has_one_for_each_session() {
+    const TEST: &str = "an_ordinary_user_with_subordinate_ids_has_one_for_each_session";
+    if !is_root(TEST) {
+        return;
+    }
+    const FIRST: u32 = 700_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let table = folder.path().join("subid");
+    std::fs::write(&table, format!("{SOMEBODY}:{FIRST}:65536\n")).expect("a table");
+    let script = format!("mount --bind {0} /etc/subuid\nmount --bind {0} /etc/subgid", table.to_str().expect("a path"));
+    for isolation in ["native", "bubblewrap"] {
+        let service = of_somebody(&script, &[("ISOLATION", isolation)]);
+        let mode = details(&service)["mode"].clone();
+        assert!(mode.as_str().is_some_and(|mode| mode.starts_with("root of a user namespace")), "{mode}");
+        let owners = owners(&service);
+        assert_eq!(owners.len(), 3, "{isolation}: {owners:?}");
+        assert!(owners.iter().all(|uid| (FIRST..FIRST + 65_536).contains(uid)), "{isolation}: {owners:?}");
+        // Also what the program made can be removed again, by whom it does not belong to.
+        let answer = service.run("shell", "mkdir -m 0 locked; id -u; cat /proc/self/setgroups");
+        assert_completed(&answer);
+        assert_eq!(answer["stdout"], "1000\ndeny\n", "{isolation}");
+        let private = || {
+            let names = std::fs::read_dir(service.path("workspaces")).expect("the workspaces").flatten();
+            names.filter(|entry| entry.path().join("locked").exists()).count()
+        };
+        conformance::wait_until("the private workspace is gone", 10, || private() == 0);
+    }
+}
+
+/// To whom the workspaces of three sessions belong on the host.
+fn owners(service: &Service) -> BTreeSet<u32> {
+    let owner = |session: &str| {
+        assert_completed(&service.execute(json!({"language": "shell", "code": "echo > file", "session_id": session})));
+        let metadata = std::fs::metadata(service.path("workspaces").join(session).join("file"));
+        metadata.expect("the session's file").uid()
+    };
+    ["one", "two", "three"].map(owner).into()
+}
+
+#[test]
+fn where_parts_of_proc_are_hidden_there_is_none_inside() {
+    if !is_root("where_parts_of_proc_are_hidden_there_is_none_inside") {
+        return;
+    }
+    // As a container engine does; an ordinary user's new /proc would show them.
+    let service = of_somebody("mount -t tmpfs none /proc/irq", &[("ISOLATION", "auto")]);
+    assert_eq!(service.get("/health").json()["isolation"], "native");
+    let lacks = details(&service)["lacks"].clone();
+    assert!(lacks[0].as_str().is_some_and(|lack| lack.contains("Sandboxes have no /proc")), "{lacks}");
+    assert!(service.log().contains("procMount: Unmasked"), "{}", service.log());
+    for (language, code) in [
+        ("python", "import os, subprocess\nassert not os.listdir('/proc')\nsubprocess.run(['true'], check=True)"),
+        ("javascript", "require('child_process').execSync('true')"),
+        ("shell", "test -z \"$(ls /proc)\""),
+    ] {
+        assert_completed(&service.run(language, code));
+    }
+    // The control: where nothing is hidden there is one.
+    let service = of_somebody(":", &[("ISOLATION", "auto")]);
+    assert_eq!(details(&service)["lacks"], json!([]));
+    assert_completed(&service.run("shell", "test -n \"$(ls /proc)\""));
+}
+
+#[test]
+fn a_full_workspace_disk_is_what_it_is_called() {
+    if !is_root("a_full_workspace_disk_is_what_it_is_called") {
+        return;
+    }
+    let home = Home::new();
+    let workspaces = home.path("workspaces");
+    std::fs::create_dir(&workspaces).expect("a folder");
+    let script = format!("set -e\nmount -t tmpfs -o size=40m none {}\nexec \"$@\"", workspaces.display());
+    let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh"];
+    let service = Service::started_by(&outer, home, &[]);
+    for (language, code) in [
+        ("shell", "head -c 50000000 /dev/zero > big"),
+        ("python", "open('big', 'wb').write(b'x' * 50_000_000)"),
+        ("javascript", "require('fs').writeFileSync('big', Buffer.alloc(50_000_000))"),
+    ] {
+        let answer = service.run(language, code);
+        conformance::assert_failed(&answer, "disk_full");
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("No space left in the workspace: its disk of 40 MB is full"), "{answer}");
+    }
+    // The control: when what filled it has been cleared away, a failure is another one.
+    conformance::wait_until("there is room again", 10, || service.run("shell", "exit 3")["error"]["kind"] == "exit");
+}
+
+#[test]
+fn two_services_share_no_host_uid() {
+    if !is_root("two_services_share_no_host_uid") {
+        return;
+    }
+    let (one, other) = (Service::with(&[]), Service::with(&[]));
+    assert!(owners(&one).is_disjoint(&owners(&other)));
+}
+
+#[test]
+fn without_isolation_every_voice_says_so() {
+    let service = Service::with(&[("ISOLATION", "none")]);
+    assert_completed(&service.run("shell", "true"));
+    for route in ["/health", "/info"] {
+        let answer = service.get(route).json();
+        assert_eq!(answer["isolation"], "none", "{route}");
+        assert_eq!(answer["isolation_details"]["mode"], "nothing is isolated", "{route}");
+    }
+    let log = service.log();
+    let starts = log.lines().filter(|line| line.contains("Isolation:") || line.contains("Listening on"));
+    let starts = starts.chain(log.lines().filter(|line| line.contains("Starting execution")));
+    let (mut seen, mut silent) = (0, Vec::new());
+    for line in starts {
+        seen += 1;
+        if !line.contains("nothing is isolated") {
+            silent.push(line);
+        }
+    }
+    assert!(seen >= 3 && silent.is_empty(), "{silent:?}\n{log}");
+    let doctor = Command::new(conformance::binary()).arg("doctor").env("ISOLATION", "none").output().expect("doctor");
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("nothing is isolated"));
+}
