@@ -8,7 +8,6 @@
 
 mod client;
 mod latency;
-mod process;
 mod sandboxes;
 mod soak;
 mod table;

@@ -1,8 +1,8 @@
 //! Many executions of all kinds, and what the service holds before and after: nothing may grow.
 
 use crate::client::Client;
-use crate::{Result, need_release_binary, process, table};
-use conformance::Service;
+use crate::{Result, need_release_binary, table};
+use conformance::{Service, process};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

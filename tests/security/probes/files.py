@@ -100,7 +100,7 @@ def _():
 
 
 for name in ("root", "cwd"):
-    attack(7, f"walk through the {name} of process 1", "EACCES", control="root")(
+    attack(7, f"walk through the {name} of process 1", "EACCES ENOENT", control="root")(
         lambda name=name: os.listdir(f"/proc/{HOST['victim']}/{name}/")
     )
 
@@ -213,7 +213,7 @@ def _():
     return call("name_to_handle_at", -100, HOST["scratch"].encode(), handle, ctypes.byref(mount), 0)
 
 
-@attack(14, "hold the executable of process 1", "EACCES", control="root")
+@attack(14, "hold the executable of process 1", "EACCES ENOENT", control="root")
 def _():
     return os.open(f"/proc/{HOST['victim']}/exe", os.O_PATH)
 
@@ -227,6 +227,7 @@ def _():
 for path in (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/kernel/hotplug",
     "/proc/sys/kernel/poweroff_cmd",
     "/proc/sys/kernel/randomize_va_space",
