@@ -16,7 +16,7 @@ def reside():
     for path in (f"/tmp/{name}", f"/dev/shm/{name}"):
         with open(path, "w") as file:
             file.write("left behind")
-    queue = key = None
+    queue = secret = None
     shared = open(SHARED)
     fcntl.flock(shared, fcntl.LOCK_SH)
     try:
@@ -28,7 +28,7 @@ def reside():
         except PermissionError:
             pass  # Landlock refuses queues altogether, which is as well
         try:
-            key = call("add_key", b"user", name.encode(), b"left behind", 11, USER_KEYRING)
+            secret = call("add_key", b"user", name.encode(), b"left behind", 11, USER_KEYRING)
         except OSError:
             pass  # the filter refuses keys altogether
         with socket.socket(socket.AF_UNIX) as abstract, socket.create_server(("127.0.0.1", 0)) as server, socket.socket(
@@ -61,8 +61,8 @@ def reside():
             call(control, key, 0, 0, 0)  # IPC_RMID
         if queue is not None:
             call("mq_unlink", name.encode())
-        if key is not None:
-            call("keyctl", 9, key, USER_KEYRING)  # KEYCTL_UNLINK
+        if secret is not None:
+            call("keyctl", 9, secret, USER_KEYRING)  # KEYCTL_UNLINK
         for path in (f"/tmp/{name}", f"/dev/shm/{name}", "socket"):
             os.unlink(path)
 

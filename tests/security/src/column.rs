@@ -129,7 +129,8 @@ impl Column {
             assert!(Instant::now() < deadline, "{name}: not listening after 30 seconds\n{log}");
             std::thread::sleep(Duration::from_millis(10));
         };
-        let token = environment.iter().find(|(name, _)| *name == "EXECUTOR_API_TOKEN").map(|(_, value)| value.to_string());
+        let token =
+            environment.iter().find(|(name, _)| *name == "EXECUTOR_API_TOKEN").map(|(_, value)| value.to_string());
         let client = Service::elsewhere(&address, token);
         let own_folders = process::private_workspaces(&home.path("workspaces"));
         Ok(Column { adapter, mode, child, client, home, own_folders, _copy: copy, program })

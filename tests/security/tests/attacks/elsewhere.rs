@@ -17,7 +17,11 @@ const LIST: [(u32, &str, &str); 13] = [
     (110, "let a file grow while it is downloaded", ROUTES),
     (111, "send the host around a loop of links", ROUTES),
     (113, "upload an archive that leads out", ROUTES),
-    (132, "have the service call an address of the caller's", "no field names an address; that one is refused: see above"),
+    (
+        132,
+        "have the service call an address of the caller's",
+        "no field names an address; that one is refused: see above",
+    ),
 ];
 
 /// Lists them.

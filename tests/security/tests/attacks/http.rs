@@ -59,15 +59,24 @@ fn requests(table: &mut Table, client: &Service) {
         (
             130,
             "ask for a time that is none",
-            ["0", "-1", "1000000000000000000", "1.5", "\"1\"", "true", "99999"].map(|value| with("timeout", value)).to_vec(),
+            ["0", "-1", "1000000000000000000", "1.5", "\"1\"", "true", "99999"]
+                .map(|value| with("timeout", value))
+                .to_vec(),
             with("timeout", "1"),
         ),
         (
             131,
             "set a variable whose name is none",
-            [r#"{"A=B":"x"}"#, r#"{"":"x"}"#, r#"{"A\u0000":"x"}"#, r#"{"A":"x\u0000y"}"#, r#"{"1A":"x"}"#, r#"{"A":1}"#]
-                .map(|value| with("env_vars", value))
-                .to_vec(),
+            [
+                r#"{"A=B":"x"}"#,
+                r#"{"":"x"}"#,
+                r#"{"A\u0000":"x"}"#,
+                r#"{"A":"x\u0000y"}"#,
+                r#"{"1A":"x"}"#,
+                r#"{"A":1}"#,
+            ]
+            .map(|value| with("env_vars", value))
+            .to_vec(),
             with("env_vars", r#"{"A_1":"x=y"}"#),
         ),
         (
@@ -125,10 +134,15 @@ fn heads(table: &mut Table, client: &Service) {
     table.contain(123, "announce less than is sent", wrong, control());
     let host = client.address();
     for (name, bytes) in [
-        ("announce two lengths", format!("POST /execute HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{HELLO}")),
+        (
+            "announce two lengths",
+            format!("POST /execute HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{HELLO}"),
+        ),
         (
             "announce a length and chunks",
-            format!("POST /execute HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n{HELLO}\r\n0\r\n\r\nGET /info HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            format!(
+                "POST /execute HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n{HELLO}\r\n0\r\n\r\nGET /info HTTP/1.1\r\nHost: {host}\r\n\r\n"
+            ),
         ),
     ] {
         // Either a refusal, or one answer and the end of the connection.
@@ -142,7 +156,8 @@ fn heads(table: &mut Table, client: &Service) {
         table.contain(123, name, smuggled.then(|| text.chars().take(300).collect()), control());
     }
     let response = client.request("GET", "/health", &[("x-request-id", "a\rb: c"), ("x-more", "y")], b"");
-    let injected = response.header("b").is_some() || response.header("x-request-id").is_some_and(|id| id.contains('\r'));
+    let injected =
+        response.header("b").is_some() || response.header("x-request-id").is_some_and(|id| id.contains('\r'));
     let named = client.request("GET", "/health", &[("x-request-id", "mine-1")], b"");
     let control = match named.header("x-request-id") {
         Some("mine-1") => Control::Passed,
@@ -164,7 +179,8 @@ fn packed(table: &mut Table, client: &Service) {
 
 /// Connections that say something and no more.
 fn slow(table: &mut Table, client: &Service) {
-    let halves: [&[u8]; 3] = [b"", b"POST /execute HTTP/1.1\r\nHost: a", b"POST /execute HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"];
+    let halves: [&[u8]; 3] =
+        [b"", b"POST /execute HTTP/1.1\r\nHost: a", b"POST /execute HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"];
     let mut held: Vec<_> = (0..150).map(|_| client.connect()).collect();
     for (number, stream) in held.iter_mut().enumerate() {
         let _ = stream.write_all(halves[number % halves.len()]);
@@ -182,7 +198,8 @@ fn slow(table: &mut Table, client: &Service) {
 /// The same execution twice, at once and afterwards.
 fn repeated(table: &mut Table, client: &Service) {
     const NAME: &str = "run one execution twice";
-    let request = |code: &str| json!({"language": "shell", "execution_id": "twice", "session_id": "twice", "code": code});
+    let request =
+        |code: &str| json!({"language": "shell", "execution_id": "twice", "session_id": "twice", "code": code});
     let code = "echo ran >> runs; sleep 0.3; echo done";
     let answers = std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..4).map(|_| scope.spawn(|| client.post(request(code).to_string()))).collect();
@@ -214,13 +231,14 @@ fn variables(table: &mut Table, column: &Column) {
 fn gone(table: &mut Table, column: &Column, host: &Host) {
     let marker = format!("left-alone-{}", host.secret());
     let code = format!("bash -c 'sleep 50; :' {marker} & sleep 50");
-    let body = json!({"language": "shell", "code": code}).to_string();
+    // Nobody asked for an end with the client's, so it ends at its time.
+    let body = json!({"language": "shell", "code": code, "timeout": 2}).to_string();
     let client = column.client();
     let mut stream = client.connect();
     stream.write_all(&client.request_bytes("POST", "/execute", &[], body.as_bytes())).expect("a request");
     wait_until("the execution", 10, || processes_named(&marker) > 0);
     drop(stream);
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(4);
     let is_there = || processes_named(&marker) > 0 || !column.sandboxes().is_empty();
     while is_there() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
@@ -242,8 +260,15 @@ fn small_service(table: &mut Table, column: &Column, host: &Host) {
     let client = small.client();
 
     let over = client.post(" ".repeat(100_001)).status;
-    table.contain(123, "send more than is allowed", (over != 413).then(|| format!("status {over}")), taken_by(client, HELLO));
-    for (name, value) in [("no", ""), ("a wrong", "Bearer wrong"), ("half a", "Bearer a-token"), ("a basic", "Basic YTpi")] {
+    table.contain(
+        123,
+        "send more than is allowed",
+        (over != 413).then(|| format!("status {over}")),
+        taken_by(client, HELLO),
+    );
+    for (name, value) in
+        [("no", ""), ("a wrong", "Bearer wrong"), ("half a", "Bearer a-token"), ("a basic", "Basic YTpi")]
+    {
         let headers = [("Authorization", value)];
         let status = client.request("POST", "/execute", &headers, HELLO.as_bytes()).status;
         let wrong = (status != 401).then(|| format!("status {status}"));
@@ -286,7 +311,8 @@ fn killed(table: &mut Table, small: Column, host: &Host, start: impl Fn(conforma
     let left_behind = groups();
     let again = start(home).expect("the adapter was there before");
     // The instance's own group, and in version 2 that of the service.
-    let found: Vec<String> = groups().into_iter().filter(|path| left_behind.contains(path) && is_of_an_execution(path, instance)).collect();
+    let found: Vec<String> =
+        groups().into_iter().filter(|path| left_behind.contains(path) && is_of_an_execution(path, instance)).collect();
     let control = match left_behind.iter().any(|path| is_of_an_execution(path, instance)) {
         true => Control::Passed,
         false => Control::None("the service that was killed left no control group"),

@@ -136,7 +136,10 @@ fn big_and_broken_values(table: &mut Table, column: &Column) {
     for (name, code) in [
         ("return an integer of 5,000 digits", "def handler(event): return 10 ** 5000"),
         ("return half a character", "def handler(event): return '\\ud800'"),
-        ("return ten thousand lists in each other", "def handler(event):\n    a = []\n    for n in range(10000): a = [a]\n    return a"),
+        (
+            "return ten thousand lists in each other",
+            "def handler(event):\n    a = []\n    for n in range(10000): a = [a]\n    return a",
+        ),
     ] {
         let answer = column.execute(&json!({"language": "python", "code": code}));
         let refused = answer["error"]["kind"] == "return_value" && answer["return_value"].is_null();

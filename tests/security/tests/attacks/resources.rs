@@ -154,6 +154,8 @@ fn aftermath(column: &Column) -> Option<String> {
 fn control(burden: &Burden, column: &Column) -> Control {
     let changes = match burden.relaxed {
         Ok(changes) => changes,
+        // What it has shown on its way is that it did what it was to leave something of.
+        Err(_) if !burden.shows.is_empty() => return Control::Passed,
         Err(why) => return Control::None(why),
     };
     let answer = column.execute(&request(burden, changes));
@@ -182,7 +184,11 @@ fn per_user(table: &mut Table, column: &Column) {
     match (meanwhile == "all there", column.mode()) {
         (true, _) => table.contain(89, &name, None, control.clone()),
         (false, Mode::User) => {
-            table.document(89, &name, "the kernel counts them by user, and an ordinary user's executions are all of it");
+            table.document(
+                89,
+                &name,
+                "the kernel counts them by user, and an ordinary user's executions are all of it",
+            );
         }
         (false, Mode::Root) => table.contain(89, &name, Some(meanwhile.to_string()), control.clone()),
     }
@@ -192,14 +198,18 @@ fn per_user(table: &mut Table, column: &Column) {
 
 /// A timeout is a second at least and a start takes milliseconds; so it is clients that make starts end early.
 fn leave_during_the_start(table: &mut Table, column: &Column) {
+    let mut seen = 0;
     for pause_ms in 0..20 {
-        let bytes = column.client().request_bytes("POST", "/execute", &[], br#"{"language":"shell","code":"sleep 20"}"#);
+        let body = br#"{"language":"shell","code":"sleep 20","timeout":1}"#;
+        let bytes = column.client().request_bytes("POST", "/execute", &[], body);
         let mut stream = column.client().connect();
         std::io::Write::write_all(&mut stream, &bytes).expect("a request");
         std::thread::sleep(Duration::from_millis(pause_ms));
+        seen += column.sandboxes().len();
     }
     let left = aftermath(column);
-    table.contain(84, "have a start broken off and leave something", left, Control::None("what counts is what is left afterwards"));
+    let control = if seen > 0 { Control::Passed } else { Control::Failed("no start was seen".into()) };
+    table.contain(84, "have starts broken off and leave something", left, control);
 }
 
 /// What the service and its launcher hold.
@@ -211,7 +221,8 @@ struct Held {
 impl Held {
     fn by(column: &Column) -> Held {
         let pids = || [Some(column.pid()), process::launcher(column.pid())].into_iter().flatten();
-        let descriptors: Option<Vec<usize>> = pids().map(|pid| process::descriptors(pid).map(|all| all.len())).collect();
+        let descriptors: Option<Vec<usize>> =
+            pids().map(|pid| process::descriptors(pid).map(|all| all.len())).collect();
         Held {
             descriptors: descriptors.map(|counts| counts.iter().sum()),
             resident_kib: pids().filter_map(process::resident_kib).sum(),
@@ -236,13 +247,23 @@ fn held_afterwards(table: &mut Table, column: &Column, before: &Held) {
     }
     let grown = after.resident_kib.saturating_sub(before.resident_kib);
     let grown = (grown > MEMORY_GROWTH_KIB).then(|| format!("{grown} kB more"));
-    table.contain(72, "have the service hold memory afterwards", grown, Control::None("the service is to hold none of it"));
+    table.contain(
+        72,
+        "have the service hold memory afterwards",
+        grown,
+        Control::None("the service is to hold none of it"),
+    );
 }
 
 /// A workspace root of 16 MB and 2,000 files, and a service of its own on it.
 fn full_disk(table: &mut Table, column: &Column, host: &Host) {
     const ROWS: [(u32, &str, &str, &str); 2] = [
-        (75, "fill the disk of the workspaces", "head -c 40000000 /dev/zero > big && echo got through", "head -c 4000000 /dev/zero > big && echo got through"),
+        (
+            75,
+            "fill the disk of the workspaces",
+            "head -c 40000000 /dev/zero > big && echo got through",
+            "head -c 4000000 /dev/zero > big && echo got through",
+        ),
         (
             76,
             "take every inode of the workspaces",
@@ -251,7 +272,9 @@ fn full_disk(table: &mut Table, column: &Column, host: &Host) {
         ),
     ];
     if !is_root() {
-        return ROWS.iter().for_each(|(number, name, ..)| table.skip(*number, name, "only root can mount a small disk"));
+        return ROWS
+            .iter()
+            .for_each(|(number, name, ..)| table.skip(*number, name, "only root can mount a small disk"));
     }
     let home = Home::new();
     let disk = Disk::mount(&home.path("workspaces"), column.mode());
@@ -264,7 +287,11 @@ fn full_disk(table: &mut Table, column: &Column, host: &Host) {
         let answer = run(code);
         let harm = match answer["error"]["kind"].as_str() {
             _ if got_through(&answer) => Some(shortened(&answer)),
-            Some("exit" | "disk_full") => aftermath(&small),
+            // The room is there again when its workspace is removed, which is behind the answer.
+            Some("exit" | "disk_full") => {
+                wait_until("the workspace's removal", 10, || small.private_workspaces().is_empty());
+                aftermath(&small)
+            }
             _ => Some(shortened(&answer)),
         };
         let answer = run(less);

@@ -109,4 +109,3 @@ def handler(event):
     host.kill_canary();
     table.look(32, "kill every process", escaped, Some(!host.is_canary_alive()));
 }
-
