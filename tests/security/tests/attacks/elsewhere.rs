@@ -6,7 +6,7 @@ const ROUTES: &str = "the product has no routes for files yet";
 
 const LIST: [(u32, &str, &str); 13] = [
     (60, "numbers 0 to 600 against the golden table", "crates/sandbox/src/filter/seccomp/tests.rs, `make test`"),
-    (66, "a minute of random system calls", "bench/src/fuzz.rs, `make soak`"),
+    (66, "a minute of random system calls", "bench/src/calls.rs, `make soak`"),
     (90, "ten thousand executions and no growth", "bench/src/soak.rs, `make soak`"),
     (103, "have a link of the workspace followed by the host", ROUTES),
     (104, "swap a folder for a link while the host collects", ROUTES),
