@@ -48,7 +48,7 @@ pub fn run(seconds: u64) -> Result<bool> {
         ended.store(true, Ordering::Relaxed);
         outcome
     });
-    table::print(&["execution", "end", "children", "s"], &rows);
+    table::print(&["execution", "end", "calls", "s"], &rows);
 
     let mut kept = wrong.is_empty();
     wrong.iter().for_each(|line| println!("BROKEN: {line}"));
@@ -77,7 +77,7 @@ fn seed() -> u64 {
 fn storm(service: &Service, seed: u64, seconds: u64) -> (Vec<Vec<String>>, Vec<String>) {
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
     let until = Instant::now() + Duration::from_secs(seconds);
-    let mut children = 0;
+    let mut calls = 0;
     for number in 0.. {
         if Instant::now() >= until {
             break;
@@ -97,10 +97,10 @@ fn storm(service: &Service, seed: u64, seconds: u64) -> (Vec<Vec<String>>, Vec<S
             wrong.push(format!("execution {number}: status {}: {}", response.status, conformance::shortened(&answer)));
         }
         let count = answer["return_value"].as_u64().unwrap_or_default();
-        children += count;
+        calls += count;
         rows.push(vec![format!("{number}"), end, format!("{count}"), format!("{took:.1}")]);
     }
-    if children == 0 {
+    if calls == 0 {
         wrong.push("no execution came to its end, so that nothing is known of how many calls there were".into());
     }
     (rows, wrong)

@@ -115,11 +115,14 @@ fn it_works_when_the_program_lies_below_a_folder_of_roots_alone() {
     let by_another = Command::new(&program).arg("--version").uid(65_534).gid(65_534).spawn();
     assert_eq!(by_another.expect_err("it is root's alone").kind(), std::io::ErrorKind::PermissionDenied);
 
-    for (language, code) in [
+    let programs = [
         ("python", "def handler(event): return 'hello'"),
         ("javascript", "exports.handler = () => 'hello'"),
         ("shell", "echo '\"hello\"' >&3"),
-    ] {
+    ];
+    for (adapter, (language, code)) in
+        ["native", "bubblewrap"].into_iter().flat_map(|adapter| programs.map(|program| (adapter, program)))
+    {
         let file = below.join(language);
         std::fs::write(&file, code).expect("the code");
         let mut command = Command::new(&program);
@@ -128,13 +131,13 @@ fn it_works_when_the_program_lies_below_a_folder_of_roots_alone() {
             .arg(&file)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("ISOLATION", "bubblewrap")
+            .env("ISOLATION", adapter)
             .env("STATE_PATH", below.join("state"))
             .env("WORKSPACE_PATH", below.join("workspaces"))
             .current_dir(&below);
         let output = conformance::output_within(60, &mut command);
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("hello"), "{language}: {text}\n{errors}");
+        assert!(output.status.success() && text.contains("hello"), "{adapter}, {language}: {text}\n{errors}");
     }
 }

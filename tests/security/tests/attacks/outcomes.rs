@@ -143,12 +143,14 @@ fn big_and_broken_values(table: &mut Table, column: &Column) {
     ] {
         let answer = column.execute(&json!({"language": "python", "code": code}));
         let refused = answer["error"]["kind"] == "return_value" && answer["return_value"].is_null();
-        let exact = answer["status"] == "completed" && !answer["return_value"].is_null();
+        let returned = answer["status"] == "completed" && !answer["return_value"].is_null();
         let control = column.execute(&json!({"language": "python", "code": "def handler(event): return [10 ** 30]"}));
-        let control = match control["return_value"][0].to_string() == format!("1{}", "0".repeat(30)) {
+        // As text: no number of Rust's holds it.
+        let exact = control["return_value"].to_string() == format!("[1{}]", "0".repeat(30));
+        let control = match exact {
             true => Control::Passed,
             false => Control::Failed(shortened(&control)),
         };
-        table.contain(122, name, (!refused && !exact).then(|| shortened(&answer)), control);
+        table.contain(122, name, (!refused && !returned).then(|| shortened(&answer)), control);
     }
 }
