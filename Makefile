@@ -1,6 +1,7 @@
 # What people and continuous integration call. `make demo` is the place to start.
 SHELL := /bin/bash
 CARGO := cargo
+ADAPTERS := native bubblewrap
 PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata
 
 .PHONY: setup build demo serve check test security bench fuzz soak fmt
@@ -33,8 +34,8 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 	$(CARGO) test -p conformance
 	$(CARGO) test -p security
 
-security: build ## The attacks alone, as a table.
-	$(CARGO) test -p security
+security: build ## The attacks alone, as one table: number, name, a verdict for each adapter and mode.
+	$(CARGO) test --quiet -p security --test attacks
 
 bench: build ## Latencies beside the floors of the same machine; fails on a broken promise.
 	$(CARGO) run --release --quiet -p bench -- --check
@@ -43,8 +44,10 @@ fuzz: setup ## Looks for inputs that break a property, FUZZ_SECONDS (60) for eac
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --quiet --locked cargo-fuzz
 	./scripts/fuzz
 
-soak: build fuzz ## What takes long: fuzzing, 2,000 executions and no growth, clients that drip.
-	$(CARGO) run --release --quiet -p bench -- soak
+soak: build fuzz ## What takes long: fuzzing, 10,000 executions and no growth, random system calls, clients that drip.
+	@for adapter in $(ADAPTERS); do \
+	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- soak && \
+	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- calls || exit 1; done
 	$(CARGO) test -p conformance -- --ignored
 
 fmt:

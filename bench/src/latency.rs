@@ -1,8 +1,8 @@
 //! How long a cold execution takes through the whole service, beside its floor, and what the idle service holds.
 
 use crate::client::Client;
-use crate::{Result, need_release_binary, process, sandboxes, table};
-use conformance::Service;
+use crate::{Result, need_release_binary, sandboxes, table};
+use conformance::{Service, process};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -2,13 +2,13 @@
 //!
 //! `bench` compares an execution through the whole service with the floor below it: the same interpreter started by
 //! hand, in the same run, turn by turn, so that a busy machine slows both. `bench soak` runs many executions of all
-//! kinds and compares what the service holds before and after.
+//! kinds and compares what the service holds before and after. `bench calls` makes random system calls in sandboxes.
 
 #![forbid(unsafe_code)]
 
+mod calls;
 mod client;
 mod latency;
-mod process;
 mod sandboxes;
 mod soak;
 mod table;
@@ -20,8 +20,10 @@ use std::process::ExitCode;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str = "usage: bench [--check]    latency and memory; with --check, exit code 1 on a broken promise
-       bench soak [N]     N executions (2000); exit code 1 when anything is left behind";
-const SOAK_EXECUTIONS: usize = 2000;
+       bench soak [N]     N executions (10000); exit code 1 when anything is left behind
+       bench calls [S]    random system calls for S seconds (60), SEED repeats them; exit code 1 when anything suffers";
+const SOAK_EXECUTIONS: usize = 10_000;
+const CALLS_SECONDS: u64 = 60;
 
 fn main() -> ExitCode {
     // The sandbox's own processes are started from this program.
@@ -33,6 +35,11 @@ fn main() -> ExitCode {
     let kept = match arguments.as_slice() {
         [] => latency::run().map(|_| true),
         ["--check"] => latency::run(),
+        ["calls"] => calls::run(CALLS_SECONDS),
+        ["calls", seconds] => match seconds.parse() {
+            Ok(seconds) if seconds > 0 => calls::run(seconds),
+            _ => return usage(),
+        },
         ["soak"] => soak::run(SOAK_EXECUTIONS),
         ["soak", count] => match count.parse() {
             Ok(count) if count > 0 => soak::run(count),

@@ -1,8 +1,8 @@
 //! Many executions of all kinds, and what the service holds before and after: nothing may grow.
 
 use crate::client::Client;
-use crate::{Result, need_release_binary, process, table};
-use conformance::Service;
+use crate::{Result, need_release_binary, table};
+use conformance::{Service, process};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -107,7 +107,11 @@ pub fn run(executions: usize) -> Result<bool> {
     let after = settled(&service, &instance, Some(&before));
 
     let rate = executions as f64 / took.as_secs_f64();
-    println!("{executions} executions by {CLIENTS} clients in {:.1} s ({rate:.0} a second)", took.as_secs_f64());
+    let isolation = service.get("/health").json()["isolation"].to_string();
+    println!(
+        "isolation {isolation}: {executions} executions by {CLIENTS} clients in {:.1} s ({rate:.0} a second)",
+        took.as_secs_f64()
+    );
     let kept = report(&before, &after);
     for line in wrong.iter().take(SHOWN) {
         println!("ended otherwise: {line}");

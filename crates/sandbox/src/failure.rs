@@ -48,9 +48,13 @@ impl Failure {
         if self.stage == WORKING_DIRECTORY_STEP {
             return match self.errno {
                 libc::EXDEV => SandboxError::new(Stage::WorkingDirectory, "it leads out of the workspace over a link"),
-                libc::EACCES | libc::EEXIST | libc::ELOOP | libc::ENAMETOOLONG | libc::ENOENT | libc::ENOTDIR => {
-                    SandboxError::io(Stage::WorkingDirectory, "it can't be entered", cause)
-                }
+                libc::EACCES
+                | libc::EEXIST
+                | libc::ELOOP
+                | libc::ENAMETOOLONG
+                | libc::ENOENT
+                | libc::ENOTDIR
+                | libc::EROFS => SandboxError::io(Stage::WorkingDirectory, "it can't be entered", cause),
                 _ => SandboxError::io(stage, &self.stage, cause),
             };
         }

@@ -10,6 +10,7 @@
 //! The HTTP client is a plain socket on purpose: half of the tests send what no HTTP library would send.
 
 mod http;
+pub mod process;
 mod service;
 
 pub use http::{Response, read_response};

@@ -120,13 +120,17 @@ impl Service {
     #[track_caller]
     pub fn start() -> Service {
         match std::env::var("CONFORMANCE_URL") {
-            Ok(url) => Service {
-                address: url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
-                token: std::env::var("CONFORMANCE_TOKEN").ok(),
-                own: None,
-            },
+            Ok(url) => Service::elsewhere(
+                url.trim_start_matches("http://").trim_end_matches('/'),
+                std::env::var("CONFORMANCE_TOKEN").ok(),
+            ),
             Err(_) => Service::with(&[]),
         }
+    }
+
+    /// A service that somebody else started and will stop: `host:port`, and the token to send.
+    pub fn elsewhere(address: &str, token: Option<String>) -> Service {
+        Service { address: address.to_owned(), token, own: None }
     }
 
     /// A service of the test's own with these variables set.

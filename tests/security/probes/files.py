@@ -100,7 +100,7 @@ def _():
 
 
 for name in ("root", "cwd"):
-    attack(7, f"walk through the {name} of process 1", "EACCES", control="root")(
+    attack(7, f"walk through the {name} of process 1", "EACCES ENOENT", control="root")(
         lambda name=name: os.listdir(f"/proc/{HOST['victim']}/{name}/")
     )
 
@@ -182,8 +182,10 @@ for kind, number in (("character", stat.S_IFCHR), ("block", stat.S_IFBLK)):
 def _():
     with open("/proc/self/mountinfo") as file:
         rows = [line.split() for line in file]
-    devices = [f"/dev/{name}" for name in ("full", "null", "random", "urandom", "zero")]
-    return beyond([row[4] for row in rows if "nodev" not in row[5].split(",")], devices)
+    # The five that programs need; a mask is one of them over a file.
+    devices = [os.stat(f"/dev/{name}").st_rdev for name in ("full", "null", "random", "urandom", "zero")]
+    places = [row[4] for row in rows if "nodev" not in row[5].split(",")]
+    return beyond(filter(lambda place: os.stat(place).st_rdev not in devices, places), [])
 
 
 @attack(12, "find a mount that lets setuid work", "nothing-else")
@@ -213,7 +215,7 @@ def _():
     return call("name_to_handle_at", -100, HOST["scratch"].encode(), handle, ctypes.byref(mount), 0)
 
 
-@attack(14, "hold the executable of process 1", "EACCES", control="root")
+@attack(14, "hold the executable of process 1", "EACCES ENOENT", control="root")
 def _():
     return os.open(f"/proc/{HOST['victim']}/exe", os.O_PATH)
 
@@ -227,6 +229,7 @@ def _():
 for path in (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/kernel/hotplug",
     "/proc/sys/kernel/poweroff_cmd",
     "/proc/sys/kernel/randomize_va_space",

@@ -1,6 +1,10 @@
 # Two executions: one leaves things everywhere and stays, the other looks for them.
 
 
+SHARED = "/usr/lib/os-release"  # everybody has it, read-only
+USER_KEYRING = -4
+
+
 def mailbox():
     """A number and a name that both know and nobody else."""
     return int(HOST["neighbour"], 16) & 0x7FFFFFFF | 1, f"security-test-{HOST['neighbour']}"
@@ -12,7 +16,9 @@ def reside():
     for path in (f"/tmp/{name}", f"/dev/shm/{name}"):
         with open(path, "w") as file:
             file.write("left behind")
-    queue = None
+    queue = secret = None
+    shared = open(SHARED)
+    fcntl.flock(shared, fcntl.LOCK_SH)
     try:
         keys.append(("shmctl", call("shmget", number, 4096, 0o1666)))
         keys.append(("semctl", call("semget", number, 1, 0o1666)))
@@ -21,9 +27,18 @@ def reside():
             queue = call("mq_open", name.encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
         except PermissionError:
             pass  # Landlock refuses queues altogether, which is as well
-        with socket.socket(socket.AF_UNIX) as abstract, socket.create_server(("127.0.0.1", 0)) as server:
+        try:
+            secret = call("add_key", b"user", name.encode(), b"left behind", 11, USER_KEYRING)
+        except OSError:
+            pass  # the filter refuses keys altogether
+        with socket.socket(socket.AF_UNIX) as abstract, socket.create_server(("127.0.0.1", 0)) as server, socket.socket(
+            socket.AF_UNIX
+        ) as pathname:
             abstract.bind("\0" + name)
             abstract.listen()
+            pathname.bind("socket")
+            pathname.listen()
+            pathname.settimeout(0.02)
             sleeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)", HOST["resident_marker"]],
                 env={"SECRET": HOST["resident_marker"]},
@@ -33,7 +48,11 @@ def reside():
             os.rename("ready.new", "ready")
             deadline = time.monotonic() + 45
             while not os.path.exists("stop") and time.monotonic() < deadline:
-                time.sleep(0.02)
+                try:
+                    with pathname.accept()[0] as visitor:
+                        socket.send_fds(visitor, [b"x"], [shared.fileno()])
+                except TimeoutError:
+                    pass
             sleeper.kill()
             sleeper.wait()
         return "stayed"
@@ -42,12 +61,14 @@ def reside():
             call(control, key, 0, 0, 0)  # IPC_RMID
         if queue is not None:
             call("mq_unlink", name.encode())
-        for path in (f"/tmp/{name}", f"/dev/shm/{name}"):
+        if secret is not None:
+            call("keyctl", 9, secret, USER_KEYRING)  # KEYCTL_UNLINK
+        for path in (f"/tmp/{name}", f"/dev/shm/{name}", "socket"):
             os.unlink(path)
 
 
-def neighbour(number, name, denied):
-    return attack(number, name, denied, scene="neighbour")
+def neighbour(number, name, denied, **more):
+    return attack(number, name, denied, scene="neighbour", **more)
 
 
 neighbour(92, "find a file in /tmp", "ENOENT")(lambda: read_some(f"/tmp/{mailbox()[1]}"))
@@ -80,3 +101,42 @@ def _():
     if HOST["same_session"]:
         raise Denied("own")
     return read_some(f"../{HOST['resident_session']}/ready")
+
+
+neighbour(97, "find a key", "EPERM")(
+    lambda: call("keyctl", 10, USER_KEYRING, b"user", mailbox()[1].encode(), 0)  # KEYCTL_SEARCH
+)
+
+
+@neighbour(98, "see the lock on a file that is everybody's", "unlocked", known="a channel by locks on shared files")
+def _():
+    with open(SHARED) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return "locked"
+        raise Denied("unlocked")
+
+
+def take_descriptor(path):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(path)
+        return f"descriptor {socket.recv_fds(connection, 1, 1)[1]}"
+
+
+@neighbour(159, "be handed a descriptor through a socket in another's workspace", "ENOENT own")
+def _():
+    if HOST["same_session"]:
+        raise Denied("own")
+    return take_descriptor(f"../{HOST['resident_session']}/socket")
+
+
+@neighbour(
+    159, "be handed a descriptor within the session", "another-session", missing=["another-session"],
+    known="a session is one domain of trust",
+)
+def _():
+    if not HOST["same_session"]:
+        raise Denied("another-session")
+    return take_descriptor("socket")

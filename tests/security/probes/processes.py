@@ -89,7 +89,7 @@ def _():
 
 
 for name in NAMESPACES:
-    attack(27, f"open the {name} namespace of process 1", "EACCES", control="root")(
+    attack(27, f"open the {name} namespace of process 1", "EACCES ENOENT", control="root")(
         lambda name=name: os.open(f"/proc/{HOST['victim']}/ns/{name}", os.O_RDONLY)
     )
 
@@ -165,22 +165,22 @@ for name in ("environ", "maps", "stack", "auxv", "io", "smaps"):
         lambda name=name: read_some(f"/proc/{HOST['victim']}/{name}")
     )
 
-attack(31, "open the memory of process 1", "EACCES", control="root")(
+attack(31, "open the memory of process 1", "EACCES ENOENT", control="root")(
     lambda: os.open(f"/proc/{HOST['victim']}/mem", os.O_RDONLY)
 )
-attack(31, "open the memory of process 1 for writing", "EACCES", control="root")(
+attack(31, "open the memory of process 1 for writing", "EACCES ENOENT", control="root")(
     lambda: os.open(f"/proc/{HOST['victim']}/mem", os.O_RDWR)
 )
-attack(31, "list the descriptors of process 1", "EACCES", control="root")(
+attack(31, "list the descriptors of process 1", "EACCES ENOENT", control="root")(
     lambda: os.listdir(f"/proc/{HOST['victim']}/fd")
 )
 
 
-@attack(31, "learn something from the arguments of process 1", "neutral")
+@attack(31, "learn something from the arguments of process 1", "neutral ENOENT")
 def _():
     with open(f"/proc/{HOST['victim']}/cmdline", "rb") as file:
         words = [word for word in file.read().split(b"\0") if word]
-    if words == [b"/proc/self/fd/4", b"init"]:
+    if words in ([b"/proc/self/fd/4", b"init"], [b"/proc/self/exe", b"launcher"]):
         raise Denied("neutral")
     return words
 
@@ -238,6 +238,11 @@ def _():
     # The way for the return value.
     results = [number for number, kind in found.items() if kind.startswith("pipe:")][:1]
     return beyond([*odd, *(number for number in found if number not in results)], [])
+
+
+@attack(53, "find a socket that was left open, to be handed descriptors by", "nothing-else", missing=["nothing-else"])
+def _():
+    return beyond([kind for kind in HOST["descriptors"].values() if kind.startswith("socket:")], [])
 
 
 @attack(37, "become root by su", "EACCES EPERM refused", control="root", missing=["ENOENT"])

@@ -1,11 +1,9 @@
 //! A service to attack: the real program in one mode, with a home of its own.
 
-use conformance::{Home, read_response};
+use conformance::{Home, Service, process};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{File, Permissions};
-use std::io::Write;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -50,23 +48,46 @@ pub fn copy_program(target: &Path) {
     std::fs::set_permissions(target, Permissions::from_mode(0o755)).expect("a mode");
 }
 
-/// A running service to attack. It was started with a secret in its environment and a descriptor left open.
+/// What is attacked: every adapter as root and as an ordinary user.
+pub const COLUMNS: [(&str, Mode); 4] =
+    [("native", Mode::Root), ("native", Mode::User), ("bubblewrap", Mode::Root), ("bubblewrap", Mode::User)];
+
+/// A running service to attack.
 pub struct Column {
     adapter: &'static str,
     mode: Mode,
-    address: String,
     child: Child,
+    client: Service,
     home: Home,
+    /// Folders of the service's own among the workspaces.
+    own_folders: Vec<String>,
     /// The program where the service's user can reach it.
     _copy: tempfile::TempDir,
     program: PathBuf,
 }
 
 impl Column {
-    /// Starts the service with this adapter and mode. `leaked` is the folder behind the descriptor left open.
+    /// Starts the service with this adapter and mode, and these variables beside its own. `leaked` is the folder behind a
+    /// descriptor that the service finds open. `Err` is why a program does not know such an adapter.
     #[track_caller]
-    pub fn start(adapter: &'static str, mode: Mode, secret: &str, leaked: &Path) -> Column {
-        let home = Home::new();
+    pub fn start(
+        adapter: &'static str,
+        mode: Mode,
+        leaked: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Column, String> {
+        Column::start_in(Home::new(), adapter, mode, leaked, environment)
+    }
+
+    /// The same in a home that the test prepared.
+    #[track_caller]
+    pub fn start_in(
+        home: Home,
+        adapter: &'static str,
+        mode: Mode,
+        leaked: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Column, String> {
         let copy = tempfile::tempdir().expect("a folder for the program");
         std::fs::set_permissions(copy.path(), Permissions::from_mode(0o755)).expect("a mode");
         let program = copy.path().join("sandbox-executor");
@@ -84,8 +105,7 @@ impl Column {
             .envs(home.command().get_envs().filter_map(|(name, value)| Some((name, value?))))
             .env("ISOLATION", adapter)
             .env("EXECUTOR_PORT", "0")
-            .env("INTERNAL_API_TOKEN", secret)
-            .env("CANARY_OF_THE_TEST", secret)
+            .envs(environment.iter().copied())
             .current_dir(home.path(""))
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone().expect("a second descriptor"))
@@ -94,25 +114,31 @@ impl Column {
             std::os::unix::fs::chown(home.path(""), Some(NOBODY), Some(NOBODY)).expect("the user's home");
             command.uid(NOBODY).gid(NOBODY);
         }
-        let child = command.spawn().expect("the service starts");
-        let mut column = Column { adapter, mode, address: String::new(), child, home, _copy: copy, program };
+        let mut child = command.spawn().expect("the service starts");
+        let name = format!("{adapter} × {}", mode.name());
         let deadline = Instant::now() + Duration::from_secs(30);
-        while column.address.is_empty() {
-            let log = column.log();
-            let ended = column.child.try_wait().expect("a child's state");
-            assert!(ended.is_none(), "{}: the service ended at its start: {ended:?}\n{log}", column.name());
-            assert!(Instant::now() < deadline, "{}: not listening after 30 seconds\n{log}", column.name());
+        let address = loop {
+            let log = std::fs::read_to_string(home.path("service.log")).unwrap_or_default();
             if let Some((_, rest)) = log.split_once("Listening on http://") {
-                column.address = rest.split_whitespace().next().unwrap_or_default().to_owned();
+                break rest.split_whitespace().next().unwrap_or_default().to_owned();
             }
+            if let Some(status) = child.try_wait().expect("a child's state") {
+                let refused = log.lines().find(|line| line.contains("ISOLATION = ") && line.contains("not allowed"));
+                return Err(refused.unwrap_or_else(|| panic!("{name}: {status} at its start\n{log}")).to_owned());
+            }
+            assert!(Instant::now() < deadline, "{name}: not listening after 30 seconds\n{log}");
             std::thread::sleep(Duration::from_millis(10));
-        }
-        column
+        };
+        let token =
+            environment.iter().find(|(name, _)| *name == "EXECUTOR_API_TOKEN").map(|(_, value)| value.to_string());
+        let client = Service::elsewhere(&address, token);
+        let own_folders = process::private_workspaces(&home.path("workspaces"));
+        Ok(Column { adapter, mode, child, client, home, own_folders, _copy: copy, program })
     }
 
-    /// Adapter and mode.
-    pub fn name(&self) -> String {
-        format!("{} × {}", self.adapter, self.mode.name())
+    /// The adapter.
+    pub fn adapter(&self) -> &'static str {
+        self.adapter
     }
 
     /// As whom it runs.
@@ -120,10 +146,15 @@ impl Column {
         self.mode
     }
 
+    /// The way to talk to it.
+    pub fn client(&self) -> &Service {
+        &self.client
+    }
+
     /// The port it listens on.
     #[track_caller]
     pub fn port(&self) -> u16 {
-        self.address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+        self.client.address().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// Its process.
@@ -141,37 +172,48 @@ impl Column {
         self.path("workspaces").join(session)
     }
 
+    /// Workspaces of executions without a session that are still there.
+    pub fn private_workspaces(&self) -> Vec<String> {
+        let all = process::private_workspaces(&self.path("workspaces"));
+        all.into_iter().filter(|name| !self.own_folders.contains(name)).collect()
+    }
+
+    /// What runs below the service, its launcher aside.
+    pub fn sandboxes(&self) -> Vec<String> {
+        let launcher = process::launcher(self.pid()).map(|pid| format!("{pid} ")).unwrap_or_default();
+        process::below(self.pid()).into_iter().filter(|name| !name.starts_with(&launcher)).collect()
+    }
+
+    /// Whether a cgroup bounds memory here; else the service measures it, which it says in `/info`.
+    pub fn is_memory_enforced(&self) -> bool {
+        self.client.get("/info").json()["limits"]["enforcement"]["memory"] == "enforced"
+    }
+
     /// The program that it was started from.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    fn log(&self) -> String {
-        std::fs::read(self.path("service.log"))
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .unwrap_or_default()
-    }
-
     /// `POST /execute`; anything but an answer fails the test.
     #[track_caller]
     pub fn execute(&self, request: &Value) -> Value {
-        let body = request.to_string();
-        let mut stream = TcpStream::connect(&self.address).expect("the service accepts connections");
-        stream.set_read_timeout(Some(Duration::from_secs(100))).expect("a read timeout");
-        let head = format!(
-            "POST /execute HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            self.address,
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("a request");
-        let response = read_response(stream).expect("a response");
-        assert_eq!(response.status, 200, "{}\n{}", String::from_utf8_lossy(&response.body), self.log());
-        response.json()
+        self.client.execute(request.clone())
+    }
+
+    /// Kills it and gives its home back.
+    #[track_caller]
+    pub fn kill(mut self) -> Home {
+        self.child.kill().and_then(|()| self.child.wait()).expect("the service dies");
+        std::mem::replace(&mut self.home, Home::new())
     }
 }
 
 impl Drop for Column {
     fn drop(&mut self) {
+        // One that was waited for is nobody's any more, and neither is its number.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(5);
         while matches!(self.child.try_wait(), Ok(None)) {

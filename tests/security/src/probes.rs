@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::process::Command;
 
-const TEXT: [&str; 6] = [
+const TEXT: [&str; 7] = [
     include_str!("../probes/frame.py"),
     include_str!("../probes/files.py"),
     include_str!("../probes/processes.py"),
     include_str!("../probes/network.py"),
     include_str!("../probes/kernel.py"),
     include_str!("../probes/neighbours.py"),
+    include_str!("../probes/surface.py"),
 ];
 
 /// Which of the probes run.
@@ -38,6 +39,8 @@ pub struct Finding {
     pub denied: Vec<String>,
     /// What a control says when this host has nothing of that kind.
     pub missing: Vec<String>,
+    /// Why it is documented, not prevented, where it gets through.
+    pub known: Option<String>,
     /// Whether it got what it was after.
     pub reached: bool,
     /// What it got, or what kept it away.

@@ -1,6 +1,7 @@
 //! Removing a tree that a stranger made: folders of mode 000, ten thousand levels, links anywhere. Nothing is followed,
 //! and neither stack nor descriptors grow with the depth: folders met on the way are moved up and emptied in turn.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -23,10 +24,11 @@ pub fn tree(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     rustix::fs::fchmod(&top, Mode::RWXU)?;
-    let mut moved = 0_u64;
+    let mut moved = Moved::default();
     empty(&top, &top, &mut moved)?;
-    // Every folder that was below is now right here, or gone.
-    while let Some(name) = next_folder(&top)? {
+    // Every folder that was below is now right here, or gone. What was moved is known by name: listing a folder that changes
+    // all the time takes a file system a hundred times as long as the rest.
+    while let Some(name) = moved.names.pop().map_or_else(|| next_folder(&top), |name| Ok(Some(name)))? {
         let folder = open_folder(&top, &name)?;
         empty(&folder, &top, &mut moved)?;
         rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
@@ -35,8 +37,15 @@ pub fn tree(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Folders that were moved up and are not yet removed.
+#[derive(Default)]
+struct Moved {
+    count: u64,
+    names: Vec<CString>,
+}
+
 /// Removes the files in `folder` and moves its folders to `top`.
-fn empty(folder: &OwnedFd, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
+fn empty(folder: &OwnedFd, top: &OwnedFd, moved: &mut Moved) -> io::Result<()> {
     let is_top = std::ptr::eq(folder, top);
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
@@ -51,11 +60,16 @@ fn empty(folder: &OwnedFd, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
                 // Its parent is written into it, so it has to be writable.
                 drop(open_folder(folder, name)?);
                 loop {
-                    *moved += 1;
+                    moved.count += 1;
+                    let new = CString::new(format!(".moved-{}", moved.count))?;
                     let flags = rustix::fs::RenameFlags::NOREPLACE;
-                    match rustix::fs::renameat_with(folder, name, top, format!(".moved-{moved}"), flags) {
+                    match rustix::fs::renameat_with(folder, name, top, &new, flags) {
                         Err(rustix::io::Errno::EXIST) => {}
-                        result => break result?,
+                        result => {
+                            result?;
+                            moved.names.push(new);
+                            break;
+                        }
                     }
                 }
             }
@@ -65,7 +79,7 @@ fn empty(folder: &OwnedFd, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
     Ok(())
 }
 
-fn next_folder(top: &OwnedFd) -> io::Result<Option<std::ffi::CString>> {
+fn next_folder(top: &OwnedFd) -> io::Result<Option<CString>> {
     for entry in Dir::read_from(top)? {
         let entry = entry?;
         if entry.file_name() != c"." && entry.file_name() != c".." {
@@ -76,7 +90,7 @@ fn next_folder(top: &OwnedFd) -> io::Result<Option<std::ffi::CString>> {
 }
 
 /// Opens a folder and makes it ours to work in.
-fn open_folder(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
+fn open_folder(parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Err(rustix::io::Errno::ACCESS) => {

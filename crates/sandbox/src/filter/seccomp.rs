@@ -110,6 +110,8 @@ impl Rule<'_> {
 /// A condition on the lower 32 bits of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Check<'a> {
+    /// An argument and the value that it must have for this check to be made at all.
+    when: Option<(u32, u32)>,
     argument: u32,
     mask: u32,
     values: &'a [u32],
@@ -133,7 +135,13 @@ impl<'a> Check<'a> {
     const fn new(argument: u32, mask: u32, values: &'a [u32], passes: bool, errno: u16) -> Self {
         assert!(argument < 6, "a call has six arguments");
         assert!(!values.is_empty() && values.len() <= MAX_VALUES, "a comparison jumps over the others");
-        Self { argument, mask, values, passes, errno }
+        Self { when: None, argument, mask, values, passes, errno }
+    }
+
+    /// The same, only where this other argument has this value.
+    const fn when(self, argument: u32, value: u32) -> Self {
+        assert!(argument < 6, "a call has six arguments");
+        Self { when: Some((argument, value)), ..self }
     }
 }
 
@@ -232,7 +240,10 @@ fn compare(check: &Check<'_>) -> Vec<Instruction> {
         program.push(jump(JEQ, *value, hit, if after == 0 { miss } else { 0 }));
     }
     program.push(ret(Rule::Errno(check.errno).action()));
-    program
+    let Some((argument, value)) = check.when else { return program };
+    let past = u32::try_from(program.len()).expect("a check has few values");
+    let skip = Instruction { code: JA, jt: 0, jf: 0, k: past };
+    [load(OFFSET_ARGUMENTS + 8 * argument), jump(JEQ, value, 1, 0), skip].into_iter().chain(program).collect()
 }
 
 // Codes of linux/bpf_common.h and verdicts of linux/seccomp.h.

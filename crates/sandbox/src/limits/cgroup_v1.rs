@@ -19,7 +19,9 @@ pub(super) fn plan(limits: &Limits, controllers: &[Controller]) -> Vec<Write> {
     let mut writes = vec![
         Write::new(Memory, "memory.limit_in_bytes", memory.clone(), Fails),
         // Memory and swap together. Never below the limit of memory alone, so it comes second; equal means no swap.
-        Write::new(Memory, "memory.memsw.limit_in_bytes", memory, MayLack),
+        Write::new(Memory, "memory.memsw.limit_in_bytes", memory.clone(), MayLack),
+        // What lies in buffers of TCP and UDP sockets counts nowhere else here, and is of the whole machine (tcp(7), tcp_mem).
+        Write::new(Memory, "memory.kmem.tcp.limit_in_bytes", memory, MayLack),
         Write::new(Pids, "pids.max", processes, Fails),
         // cpu.cfs_period_us is CPU_PERIOD_US in every new group.
         Write::new(Cpu, "cpu.cfs_quota_us", quota, MayBeTighterAbove),
@@ -114,12 +116,13 @@ mod tests {
             [
                 "memory.limit_in_bytes=67108864",
                 "memory.memsw.limit_in_bytes=67108864",
+                "memory.kmem.tcp.limit_in_bytes=67108864",
                 "pids.max=32",
                 "cpu.cfs_quota_us=150000",
             ]
         );
         assert_eq!(writes[1].refusal, Refusal::MayLack);
-        assert_eq!(writes[3].refusal, Refusal::MayBeTighterAbove);
+        assert_eq!(writes[4].refusal, Refusal::MayBeTighterAbove);
         assert_eq!(plan(&limits(), &[Controller::Pids]).len(), 1);
     }
 

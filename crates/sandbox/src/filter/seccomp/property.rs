@@ -74,6 +74,9 @@ pub(super) fn assert_accepted(program: &[Instruction]) {
 pub(super) fn verdict(rule: Rule<'_>, args: [u64; 6]) -> u32 {
     let failed = match rule {
         Rule::Arguments(checks) => checks.iter().find(|check| {
+            if check.when.is_some_and(|(argument, value)| args[argument as usize] as u32 != value) {
+                return false;
+            }
             let value = args[check.argument as usize] as u32 & check.mask;
             check.values.contains(&value) != check.passes
         }),
@@ -108,6 +111,9 @@ fn arguments_near(checks: &[Check<'_>]) -> Vec<[u64; 6]> {
         for value in near {
             for half in [0, JUNK] {
                 let mut args = passing;
+                if let Some((argument, wanted)) = check.when {
+                    args[argument as usize] = u64::from(wanted) | half;
+                }
                 args[check.argument as usize] = u64::from(value) | half;
                 all.push(args);
             }
@@ -126,7 +132,7 @@ fn length_at_most(list: &List<'_>) -> usize {
 
 fn length_of_entry(rule: Rule<'_>) -> usize {
     let checks = match rule {
-        Rule::Arguments(checks) => checks.iter().map(|check| check.values.len() + 3).sum(),
+        Rule::Arguments(checks) => checks.iter().map(|check| check.values.len() + 6).sum(),
         _ => 0,
     };
     let (own, gap, branches) = (checks + 1, 1, 4);
@@ -177,11 +183,12 @@ impl Source<'_> {
         let argument = self.below(6) as u32;
         let mask = if self.flag() { u32::MAX } else { self.word() };
         let errno = self.byte().into();
-        if self.flag() {
+        let check = if self.flag() {
             Check::only(argument, mask, values, errno)
         } else {
             Check::none(argument, mask, values, errno)
-        }
+        };
+        if self.flag() { check } else { check.when(self.below(6) as u32, self.below(4) as u32) }
     }
 
     fn rule<'v>(&mut self, checks: &'v [Check<'v>]) -> Rule<'v> {

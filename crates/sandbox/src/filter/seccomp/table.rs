@@ -12,6 +12,8 @@ use super::{Arch, Check, Rule};
 pub(super) const EPERM: u16 = 1;
 /// No such call: libraries probe for it and fall back.
 pub(super) const ENOSYS: u16 = 38;
+const EINVAL: u16 = 22;
+const ENOPROTOOPT: u16 = 92;
 const EPROTONOSUPPORT: u16 = 93;
 const ESOCKTNOSUPPORT: u16 = 94;
 const EAFNOSUPPORT: u16 = 97;
@@ -92,6 +94,31 @@ const MKNOD: &[Check] = &[Check::only(1, 0o170_000, NO_DEVICES, EPERM)];
 const MKNODAT: &[Check] = &[Check::only(2, 0o170_000, NO_DEVICES, EPERM)];
 const NO_DEVICES: &[u32] = &[0, 0o100_000, 0o010_000, 0o140_000];
 
+/// renameat2(2): RENAME_WHITEOUT (4) leaves a device node, the one that mknod needs no capability
+/// for; EINVAL is what file systems without it answer.
+const RENAME: &[Check] = &[Check::only(4, 4, &[0], EINVAL)];
+
+/// inotify_add_watch(2): IN_ACCESS, IN_CLOSE_NOWRITE and IN_OPEN tell about readers, and whatever
+/// is mounted from the host has readers outside: every command that is started there would be told
+/// by name. Changes may be watched: nobody changes what is shared.
+const INOTIFY: &[Check] = &[Check::only(2, 0x31, &[0], EPERM)];
+
+/// fcntl(2): F_NOTIFY (1026) is the same by signal, without the name.
+const FCNTL: &[Check] = &[Check::none(1, u32::MAX, &[1026], EPERM)];
+
+/// prlimit64(2): only the caller's own. The init is of the same user: with a limit of no CPU time
+/// the kernel kills it, and the service is left without the end of its execution.
+const PRLIMIT: &[Check] = &[Check::only(0, u32::MAX, &[0], EPERM)];
+
+/// setsockopt(2), by level: SOL_SOCKET (1) takes no program for the kernel (ATTACH_FILTER 26,
+/// ATTACH_BPF 50, ATTACH_REUSEPORT_CBPF 51 and _EBPF 52), SOL_TCP (6) no protocol on top (ULP 31:
+/// kernel TLS, a steady source of escalations) and SOL_UDP (17) no IPsec or L2TP in it (ENCAP 100).
+const SETSOCKOPT: &[Check] = &[
+    Check::none(2, u32::MAX, &[26, 50, 51, 52], EPERM).when(1, 1),
+    Check::none(2, u32::MAX, &[31], ENOPROTOOPT).when(1, 6),
+    Check::none(2, u32::MAX, &[100], ENOPROTOOPT).when(1, 17),
+];
+
 /// The whole list.
 #[rustfmt::skip] // keeps a group's calls together
 pub(super) const TABLE: &[Group] = &[
@@ -99,7 +126,7 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Allow, calls! {
         read 0 63; write 1 64; readv 19 65; writev 20 66; pread64 17 67; pwrite64 18 68;
         preadv 295 69; pwritev 296 70; preadv2 327 286; pwritev2 328 287; lseek 8 62; close 3 57;
-        close_range 436 436; dup 32 23; dup2 33 -; dup3 292 24; fcntl 72 25;
+        close_range 436 436; dup 32 23; dup2 33 -; dup3 292 24;
     }),
     // Descriptor to descriptor copies (shutil, cp, Node streams). Not vmsplice, see below.
     Group(Rule::Allow, calls! {
@@ -111,12 +138,7 @@ pub(super) const TABLE: &[Group] = &[
         epoll_create 213 -; epoll_create1 291 20; epoll_ctl 233 21; epoll_wait 232 -;
         epoll_pwait 281 22; epoll_pwait2 441 441; eventfd 284 -; eventfd2 290 19; signalfd 282 -;
         signalfd4 289 74; timerfd_create 283 85; timerfd_settime 286 86; timerfd_gettime 287 87;
-        inotify_init 253 -; inotify_init1 294 26; inotify_add_watch 254 27; inotify_rm_watch 255 28;
-    }),
-    // Kernel AIO, used by storage engines; bounded by fs.aio-max-nr.
-    Group(Rule::Allow, calls! {
-        io_setup 206 0; io_destroy 207 1; io_submit 209 2; io_cancel 210 3; io_getevents 208 4;
-        io_pgetevents 333 292;
+        inotify_init 253 -; inotify_init1 294 26; inotify_rm_watch 255 28;
     }),
     // Opening and looking up: mounts, modes and Landlock say what is reachable, so the path needs
     // no rule here (and could not have one: a filter sees pointers, not strings).
@@ -128,7 +150,7 @@ pub(super) const TABLE: &[Group] = &[
     }),
     // Changing the tree below what is mounted writable.
     Group(Rule::Allow, calls! {
-        mkdir 83 -; mkdirat 258 34; rmdir 84 -; rename 82 -; renameat 264 38; renameat2 316 276;
+        mkdir 83 -; mkdirat 258 34; rmdir 84 -; rename 82 -; renameat 264 38;
         link 86 -; linkat 265 37; symlink 88 -; symlinkat 266 36; unlink 87 -; unlinkat 263 35;
         truncate 76 45; ftruncate 77 46; fallocate 285 47; chmod 90 -; fchmod 91 52;
         fchmodat 268 53; fchmodat2 452 452; utime 132 -; utimes 235 -; futimesat 261 -;
@@ -210,7 +232,7 @@ pub(super) const TABLE: &[Group] = &[
         sched_getscheduler 145 120; sched_setscheduler 144 119; sched_getattr 315 275;
         sched_setattr 314 274; sched_get_priority_max 146 125; sched_get_priority_min 147 126;
         sched_rr_get_interval 148 127; ioprio_get 252 31; ioprio_set 251 30; getrlimit 97 163;
-        setrlimit 160 164; prlimit64 302 261;
+        setrlimit 160 164;
     }),
     // Reading clocks and sleeping; the setters are below.
     Group(Rule::Allow, calls! {
@@ -223,9 +245,8 @@ pub(super) const TABLE: &[Group] = &[
     // decides who can be reached.
     Group(Rule::Allow, calls! {
         bind 49 200; connect 42 203; listen 50 201; accept 43 202; accept4 288 242;
-        getsockname 51 204; getpeername 52 205; getsockopt 55 209; setsockopt 54 208; sendto 44 206;
-        recvfrom 45 207; sendmsg 46 211; recvmsg 47 212; sendmmsg 307 269; recvmmsg 299 243;
-        shutdown 48 210;
+        getsockname 51 204; getpeername 52 205; getsockopt 55 209; sendto 44 206; recvfrom 45 207;
+        sendmsg 46 211; recvmsg 47 212; sendmmsg 307 269; recvmmsg 299 243; shutdown 48 210;
     }),
     // System V and POSIX message queues, semaphores and shared memory (multiprocessing): the ipc
     // namespace is the sandbox's own.
@@ -287,6 +308,13 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Errno(ENOSYS), calls! {
         io_uring_setup 425 425; io_uring_enter 426 426; io_uring_register 427 427;
     }),
+    // Kernel AIO: one number for the whole machine (fs.aio-max-nr), which no namespace or cgroup
+    // divides, so that one program could take it from every database there. Storage engines fall
+    // back, and Python and Node never ask.
+    Group(Rule::Errno(ENOSYS), calls! {
+        io_setup 206 0; io_destroy 207 1; io_submit 209 2; io_cancel 210 3; io_getevents 208 4;
+        io_pgetevents 333 292;
+    }),
     // The new mount interface and its views of the mount tree (CVE-2022-0185).
     Group(Rule::Errno(ENOSYS), calls! {
         open_tree 428 428; open_tree_attr 467 467; move_mount 429 429; fsopen 430 430;
@@ -306,6 +334,11 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Arguments(PERSONALITY), calls! { personality 135 92; }),
     Group(Rule::Arguments(PRCTL), calls! { prctl 157 167; }),
     Group(Rule::Arguments(SOCKET), calls! { socket 41 198; socketpair 53 199; }),
+    Group(Rule::Arguments(FCNTL), calls! { fcntl 72 25; }),
+    Group(Rule::Arguments(INOTIFY), calls! { inotify_add_watch 254 27; }),
+    Group(Rule::Arguments(PRLIMIT), calls! { prlimit64 302 261; }),
+    Group(Rule::Arguments(SETSOCKOPT), calls! { setsockopt 54 208; }),
+    Group(Rule::Arguments(RENAME), calls! { renameat2 316 276; }),
     Group(Rule::Arguments(MKNOD), calls! { mknod 133 -; }),
     Group(Rule::Arguments(MKNODAT), calls! { mknodat 259 33; }),
 ];

@@ -142,7 +142,8 @@ fn describe(check: &Check<'_>) -> String {
     let values: Vec<_> = check.values.iter().map(|value| format!("{value:#x}")).collect();
     let verb = if check.passes { "in" } else { "not in" };
     let Check { argument, mask, errno, .. } = check;
-    format!("arg{argument} & {mask:#x} {verb} [{}] or errno {errno}", values.join(" "))
+    let when = check.when.map(|(argument, value)| format!("if arg{argument} is {value:#x} ")).unwrap_or_default();
+    format!("{when}arg{argument} & {mask:#x} {verb} [{}] or errno {errno}", values.join(" "))
 }
 
 #[test]
@@ -239,6 +240,59 @@ fn mknod_makes_no_devices() {
     }
 }
 
+#[test]
+fn readers_of_shared_files_are_not_watched() {
+    // IN_ACCESS, IN_CLOSE_NOWRITE, IN_OPEN, IN_ALL_EVENTS.
+    for mask in [1, 0x10, 0x20, 0xfff] {
+        on_each("inotify_add_watch", &[(2, mask)], REFUSED);
+        on_each("inotify_add_watch", &[(2, mask | JUNK)], REFUSED);
+    }
+    // What libuv asks for, and a file that is closed after writing.
+    for mask in [0xfc6, 8, 2 | JUNK] {
+        on_each("inotify_add_watch", &[(2, mask)], ALLOW);
+    }
+    on_each("fcntl", &[(1, 1026)], REFUSED);
+    // GETFL, SETFL, SETLK, DUPFD_CLOEXEC, SETPIPE_SZ, ADD_SEALS.
+    for command in [3, 4, 6, 1030, 1031, 1033] {
+        on_each("fcntl", &[(1, command), (2, 1026)], ALLOW);
+    }
+}
+
+#[test]
+fn limits_of_others_stay() {
+    on_each("prlimit64", &[], ALLOW);
+    on_each("prlimit64", &[(0, JUNK), (1, 7)], ALLOW);
+    for pid in [1, 2, 1 | JUNK, u64::MAX] {
+        on_each("prlimit64", &[(0, pid)], REFUSED);
+    }
+}
+
+#[test]
+fn sockets_take_no_programs() {
+    for option in [26, 50, 51, 52] {
+        on_each("setsockopt", &[(1, 1), (2, option)], REFUSED);
+        on_each("setsockopt", &[(1, 1 | JUNK), (2, option | JUNK)], REFUSED);
+    }
+    for (level, option) in [(6, 31), (17, 100)] {
+        on_each("setsockopt", &[(1, level), (2, option)], ERRNO | 92);
+    }
+    // IPV6_V6ONLY has the number of ATTACH_FILTER on another level; REUSEADDR, TCP_NODELAY, UDP_GRO.
+    for (level, option) in [(41, 26), (1, 2), (6, 1), (17, 104), (1, 31), (6, 26), (17, 31)] {
+        on_each("setsockopt", &[(1, level), (2, option)], ALLOW);
+    }
+}
+
+#[test]
+fn renaming_leaves_no_device() {
+    // NOREPLACE, EXCHANGE; then WHITEOUT alone and beside.
+    for flags in [0, 1, 2, JUNK] {
+        on_each("renameat2", &[(4, flags)], ALLOW);
+    }
+    for flags in [4, 5, 4 | JUNK] {
+        on_each("renameat2", &[(4, flags)], ERRNO | 22);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -256,7 +310,8 @@ proptest! {
     fn any_checked_argument_gets_the_verdict_of_the_list(
         x86 in any::<bool>(),
         name in prop::sample::select(vec![
-            "clone", "ioctl", "personality", "prctl", "socket", "socketpair", "mknodat",
+            "clone", "ioctl", "personality", "prctl", "socket", "socketpair", "mknodat", "renameat2",
+            "inotify_add_watch", "fcntl", "prlimit64", "setsockopt",
         ]),
         args in any_arguments(),
     ) {
