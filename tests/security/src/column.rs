@@ -1,6 +1,6 @@
 //! A service to attack: the real program in one mode, with a home of its own.
 
-use conformance::{Home, read_response};
+use conformance::{Home, patience, read_response};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{File, Permissions};
@@ -96,12 +96,12 @@ impl Column {
         }
         let child = command.spawn().expect("the service starts");
         let mut column = Column { adapter, mode, address: String::new(), child, home, _copy: copy, program };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience(30);
         while column.address.is_empty() {
             let log = column.log();
             let ended = column.child.try_wait().expect("a child's state");
             assert!(ended.is_none(), "{}: the service ended at its start: {ended:?}\n{log}", column.name());
-            assert!(Instant::now() < deadline, "{}: not listening after 30 seconds\n{log}", column.name());
+            assert!(Instant::now() < deadline, "{}: not listening after {:?}\n{log}", column.name(), patience(30));
             if let Some((_, rest)) = log.split_once("Listening on http://") {
                 column.address = rest.split_whitespace().next().unwrap_or_default().to_owned();
             }
@@ -157,7 +157,7 @@ impl Column {
     pub fn execute(&self, request: &Value) -> Value {
         let body = request.to_string();
         let mut stream = TcpStream::connect(&self.address).expect("the service accepts connections");
-        stream.set_read_timeout(Some(Duration::from_secs(100))).expect("a read timeout");
+        stream.set_read_timeout(Some(patience(100))).expect("a read timeout");
         let head = format!(
             "POST /execute HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             self.address,
@@ -173,7 +173,7 @@ impl Column {
 impl Drop for Column {
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + patience(5);
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
                 let _ = self.child.kill();
