@@ -1,4 +1,7 @@
-"""The service on a machine with cgroup v2 alone: as root at the top, in a delegated group, with nothing delegated."""
+"""The service on a machine with cgroup v2 alone: as root at the top, in a delegated group, with nothing delegated.
+
+Everything is a black box but the groups themselves, which are looked at where the kernel shows them.
+"""
 
 import json
 import os
@@ -88,8 +91,8 @@ class Group:
 
 
 def groups_of_executions(own):
-    """The groups in the instances' groups below the service's own, without the leaf that holds the service."""
-    return [path for path in own.glob("sandbox-executor-*/*/") if path.name != "service"]
+    """The groups in the instances' groups below the service's own, but for those that hold what is ours."""
+    return [path for path in own.glob("sandbox-executor-*/*/") if path.name not in ("service", "builders")]
 
 
 # --- the service ---
@@ -98,7 +101,7 @@ def groups_of_executions(own):
 class Service:
     """A running service, with a home of its own unless one is given."""
 
-    def __init__(self, program, group, uid=0, home=None, settings=None):
+    def __init__(self, program, adapter, group, uid=0, home=None):
         self.home = home or pathlib.Path(tempfile.mkdtemp(prefix="scenario-"))
         os.chown(self.home, uid, uid)
         self.home.chmod(0o755)
@@ -120,7 +123,7 @@ class Service:
                     "EXECUTOR_PORT": "0",
                     "STATE_PATH": str(self.home / "state"),
                     "WORKSPACE_PATH": str(self.home / "workspaces"),
-                    **(settings or {}),
+                    "ISOLATION": adapter,
                 },
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -177,17 +180,20 @@ def limits_are_in_the_files(service, own):
     """Of the group that a running execution is in."""
     answers = []
     limits = {"memory_mb": 96, "processes": 20, "cpu_cores": 0.5}
-    thread = threading.Thread(
-        target=lambda: answers.append(service.run("shell", "until [ -e stop ]; do sleep 0.1; done", session_id="files", limits=limits))
-    )
+    request = {"code": "until [ -e stop ]; do sleep 0.1; done", "session_id": "files", "limits": limits}
+    thread = threading.Thread(target=lambda: answers.append(service.run("shell", **request)))
     thread.start()
-    inside = lambda: [group for group in groups_of_executions(own) if (group / "cgroup.procs").read_text()]
+
+    def inside():
+        return [group for group in groups_of_executions(own) if (group / "cgroup.procs").read_text()]
+
     (group,) = wait_until("an execution in a group of its own", inside)
     expected = {
         "memory.max": str(96 << 20),
         "memory.swap.max": "0",
         "memory.oom.group": "1",
-        "pids.max": "20",
+        # The init of a sandbox that is born in the group is one more.
+        "pids.max": "21" if service.request("/info")["isolation"] == "native" else "20",
         "cpu.max": "50000 100000",
     }
     found = {name: (group / name).read_text().strip() for name in expected}
@@ -195,6 +201,12 @@ def limits_are_in_the_files(service, own):
     thread.join()
     check(found == expected, "the limits in the group's files", found)
     check(answers[0]["status"] == "completed", "the execution", answers[0])
+
+
+def no_group_of_the_host_is_named(service):
+    """What a program sees of its group is at most the random name of its own."""
+    text = service.run("shell", "cat /proc/self/cgroup")["stdout"]
+    check(re.fullmatch(r"0::/|0::(/\.\.)?/[0-9a-f]{16}", text.strip()), "the program's own group", text)
 
 
 def out_of_memory_is_told_and_takes_all_along(service):
@@ -275,6 +287,7 @@ def everything_holds(service, own):
     """All of the above."""
     all_is_enforced(service)
     limits_are_in_the_files(service, own)
+    no_group_of_the_host_is_named(service)
     out_of_memory_is_told_and_takes_all_along(service)
     processes_are_limited(service)
     cpu_is_limited(service)
@@ -301,107 +314,129 @@ def killed_with_an_execution(service, own):
     check(groups_of_executions(own), "the control: a killed service leaves a group behind")
 
 
-# --- the situations ---
+# --- the situations, each with an adapter ---
 
 
-def as_root_at_the_top(program):
+def as_root_at_the_top(program, adapter):
     """No group of its own and nobody to delegate one: the service stays where it is."""
-    with Service(program, TOP) as service:
+    with Service(program, adapter, TOP) as service:
         everything_holds(service, TOP)
     check(not list(TOP.glob("sandbox-executor-*")), "left by a service that ended", os.listdir(TOP))
 
 
-def as_root_in_a_group(program):
+def as_root_in_a_group(program, adapter):
     """As under systemd with `Delegate=yes`, or in a container: the service moves into a leaf."""
     with Group("as-root") as own:
-        with Service(program, own) as service:
+        with Service(program, adapter, own) as service:
             everything_holds(service, own)
             check((own / "cgroup.procs").read_text() == "", "processes beside groups", own)
         nothing_is_left(own)
 
 
-def as_a_user_in_a_delegated_group(program):
+def as_a_user_in_a_delegated_group(program, adapter):
     """The same without any right elsewhere."""
     with Group("delegated", NOBODY) as own:
-        with Service(program, own, NOBODY) as service:
+        with Service(program, adapter, own, NOBODY) as service:
             everything_holds(service, own)
         nothing_is_left(own)
 
 
-def killed_and_started_again_as_root(program):
+def as_a_user_with_subordinate_ids(program, adapter):
+    """The programs' host uids are neither root's nor the service's: it is the service's rights that count in its groups."""
+    files = [pathlib.Path("/etc/subuid"), pathlib.Path("/etc/subgid")]
+    before = [path.read_text() if path.exists() else "" for path in files]
+    try:
+        for path in files:
+            path.write_text("nobody:100000:65536\n")
+        with Group("subordinate", NOBODY) as own:
+            with Service(program, adapter, own, NOBODY) as service:
+                check("Host uids: one for each session" in service.log.read_text(), "the log", service.log.read_text())
+                everything_holds(service, own)
+            nothing_is_left(own)
+    finally:
+        for path, text in zip(files, before, strict=True):
+            path.write_text(text)
+
+
+def killed_and_started_again_as_root(program, adapter):
     """The next start of the same instance clears up."""
-    first = Service(program, TOP)
+    first = Service(program, adapter, TOP)
     killed_with_an_execution(first, TOP)
-    with Service(program, TOP, home=first.home) as second:
+    with Service(program, adapter, TOP, home=first.home) as second:
         nothing_is_left(TOP)
         all_is_enforced(second)
-        check(second.run("shell", "echo again")["stdout"] == "again\n", "an execution", "")
+        check(second.run("shell", "echo again")["stdout"] == "again\n", "an execution")
     check(not list(TOP.glob("sandbox-executor-*")), "left by a service that ended", os.listdir(TOP))
 
 
-def killed_and_started_again_where_it_was(program):
+def killed_and_started_again_where_it_was(program, adapter):
     """In a delegated group, from the leaf that the first one made: no process may be put beside it any more."""
     with Group("again", NOBODY) as own:
-        first = Service(program, own, NOBODY)
+        first = Service(program, adapter, own, NOBODY)
         killed_with_an_execution(first, own)
         (leaf,) = own.glob("sandbox-executor-*/service")
-        with Service(program, leaf, NOBODY, home=first.home) as second:
+        with Service(program, adapter, leaf, NOBODY, home=first.home) as second:
             nothing_is_left(own)
             all_is_enforced(second)
-            check(second.run("shell", "echo again")["stdout"] == "again\n", "an execution", "")
+            check(second.run("shell", "echo again")["stdout"] == "again\n", "an execution")
         nothing_is_left(own)
 
 
-def it_says_what_it_can_not(program, group, uid, words):
-    """Executions work, /info names each limit that is not in force, and every reason has these words."""
-    with Service(program, group, uid) as service:
-        enforcement, reasons = service.enforcement()
-        expected = {"memory": "best effort", "processes": "best effort", "cpu": "not enforced"}
-        check(enforcement == expected, "/info", enforcement)
-        check(len(reasons) == 3, "a reason for each", reasons)
-        for reason, limit in zip(reasons, ("memory", "number of processes", "CPU"), strict=True):
-            check(limit in reason and all(word in reason for word in words), f"the reason for {limit}", reason)
-        log = service.log.read_text()
-        check(log.count("Limit not enforced: ") == 3, "the log", log)
-        check(service.run("shell", "echo here")["stdout"] == "here\n", "an execution", "")
-        answer = service.run("python", "x = b'x' * (300 << 20)\nimport time\ntime.sleep(60)", limits={"memory_mb": 64})
-        check(answer["status"] == "failed" and answer["error"]["kind"] == "out_of_memory", "best effort", answer)
-        check(not groups_of_executions(group), "groups without a use", str(groups_of_executions(group)))
+def it_says_what_it_can_not(service, words):
+    """Executions work, /info and the log name each limit that is not in force, and every reason has these words."""
+    enforcement, reasons = service.enforcement()
+    expected = {"memory": "best effort", "processes": "best effort", "cpu": "not enforced"}
+    check(enforcement == expected, "/info", enforcement)
+    check(len(reasons) == 3, "a reason for each", reasons)
+    for reason, limit in zip(reasons, ("memory", "number of processes", "CPU"), strict=True):
+        check(limit in reason and all(word in reason for word in words), f"the reason for {limit}", reason)
+    log = service.log.read_text()
+    check(log.count("Limit not enforced: ") == 3, "the log", log)
+    check(service.run("shell", "echo here")["stdout"] == "here\n", "an execution")
+    code = "x = b'x' * (300 << 20)\nimport time\ntime.sleep(60)"
+    answer = service.run("python", code, limits={"memory_mb": 64})
+    check(answer["status"] == "failed" and answer["error"]["kind"] == "out_of_memory", "best effort", answer)
 
 
-def as_a_user_with_nothing_delegated(program):
+def as_a_user_with_nothing_delegated(program, adapter):
     """The group is root's."""
-    with Group("of-root") as own:
-        it_says_what_it_can_not(program, own, NOBODY, [f"{own}/sandbox-executor-", "Permission denied", "Delegate=yes"])
+    with Group("of-root") as own, Service(program, adapter, own, NOBODY) as service:
+        it_says_what_it_can_not(service, [f"{own}/sandbox-executor-", "Permission denied", "Delegate=yes"])
+        check(not list(own.glob("*/")), "groups without a use", os.listdir(own))
 
 
-def beside_another_process(program):
+def beside_another_process(program, adapter):
     """A group with another process in it can't have limits below it; the reason names the process."""
     with Group("crowded", NOBODY) as own:
         other = subprocess.Popen(["sleep", "3600"])
-        write(own / "cgroup.procs", str(other.pid))
-        it_says_what_it_can_not(program, own, NOBODY, [str(other.pid), "start the service alone"])
-        other.kill()
-        other.wait()
+        try:
+            write(own / "cgroup.procs", str(other.pid))
+            with Service(program, adapter, own, NOBODY) as service:
+                it_says_what_it_can_not(service, [str(other.pid), "start the service alone"])
+                check(not list(own.glob("*/")), "groups without a use", os.listdir(own))
+        finally:
+            other.kill()
+            other.wait()
 
 
-def without_controllers(program):
+def without_controllers(program, adapter):
     """The group above has not enabled any for this one."""
     with Group("above") as above:
-        (above / "own").mkdir()
-        it_says_what_it_can_not(program, above / "own", 0, ["cgroup.controllers", "Delegate=yes"])
+        own = above / "own"
+        own.mkdir()
+        with Service(program, adapter, own) as service:
+            it_says_what_it_can_not(service, ["cgroup.controllers", "Delegate=yes"])
+            check(not list(own.glob("*/")), "groups without a use", os.listdir(own))
 
 
 ALL = [
-    (body.__name__.replace("_", " "), body)
-    for body in (
-        as_root_at_the_top,
-        as_root_in_a_group,
-        as_a_user_in_a_delegated_group,
-        killed_and_started_again_as_root,
-        killed_and_started_again_where_it_was,
-        as_a_user_with_nothing_delegated,
-        beside_another_process,
-        without_controllers,
-    )
+    as_root_at_the_top,
+    as_root_in_a_group,
+    as_a_user_in_a_delegated_group,
+    as_a_user_with_subordinate_ids,
+    killed_and_started_again_as_root,
+    killed_and_started_again_where_it_was,
+    as_a_user_with_nothing_delegated,
+    beside_another_process,
+    without_controllers,
 ]

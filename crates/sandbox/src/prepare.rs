@@ -86,19 +86,21 @@ pub(crate) async fn prepare(
         Body::Program { bind, .. } => &folders[..bind.len().min(folders.len())],
         Body::Init { .. } => &folders,
     };
+    // Who is born in the execution's group is to stay there.
+    let entrances = if cgroup.folder().is_some() { &[] } else { ground.entrances.as_slice() };
     let spawn = Spawn {
         number: 0,
         body: construction.body,
         identity: launcher::ids(policy.identity),
         folders: folders.len(),
-        cgroup_entrances: ground.entrances.len(),
+        cgroup_entrances: entrances.len(),
         cgroup: cgroup.folder().is_some(),
     };
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
         folders,
-        entrances: &ground.entrances,
+        entrances,
         cgroup: cgroup.folder(),
         data: &construction.data,
     };

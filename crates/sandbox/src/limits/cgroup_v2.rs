@@ -68,6 +68,11 @@ fn is_top_of_system(own: &Path) -> bool {
     !own.join("cgroup.type").exists()
 }
 
+/// Whether the instance's group is right below it: then the service has no leaf.
+pub(super) fn is_below_top(instance: &Path) -> bool {
+    instance.parent().is_some_and(is_top_of_system)
+}
+
 /// Whether this process's own group is the top of the system.
 #[cfg(test)]
 pub(super) fn is_at_the_top(mounts: &[Mount], own: &str) -> bool {

@@ -153,8 +153,10 @@ fn a_group_has_its_limits_and_leaves_nothing_behind() {
     }
     let again = cgroups.create("one", &limits()).expect_err("it exists");
     assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
-    let reserved = cgroups.create(SERVICE_GROUP, &limits()).expect_err("reserved");
-    assert_eq!(reserved.kind(), io::ErrorKind::InvalidInput);
+    for name in RESERVED {
+        let reserved = cgroups.create(name, &limits()).expect_err("reserved");
+        assert_eq!(reserved.kind(), io::ErrorKind::InvalidInput);
+    }
     group.remove().expect("removed");
     drop(cgroups.create("two", &limits()).expect("a group"));
     let paths: Vec<_> = cgroups.shared.hierarchies.iter().map(|hierarchy| hierarchy.path.clone()).collect();
@@ -240,6 +242,29 @@ fn a_process_can_enter_by_itself_in_v2() {
     reaper.join().expect("a thread").expect("an end");
     group.remove().expect("removed");
     cgroups.close();
+}
+
+/// What a sandbox's cgroup namespace begins at must not be the host's top: its programs would see our names.
+#[test]
+fn builders_leave_the_top_in_v2_and_the_leaf_goes_at_the_end() {
+    let Some(cgroups) = all_of_version(2) else { return };
+    let entrance = cgroups.entrances().expect("entrances").pop().expect("one, at the top of the system");
+    let path = cgroups.shared.hierarchies[0].path.clone();
+    let mut builder = Command::new("sh")
+        .args(["-c", "echo 0 && exec unshare --cgroup cat /proc/self/cgroup >&2"])
+        .stdout(entrance)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sh");
+    let mut seen = String::new();
+    std::io::Read::read_to_string(builder.stderr.as_mut().expect("stderr"), &mut seen).expect("text");
+    assert!(builder.wait().expect("an end").success(), "{seen}");
+    assert_eq!(seen, "0::/\n");
+    assert!(path.join(BUILDERS_GROUP).exists());
+    // A second service of the instance, or the same one again, takes what is there.
+    assert_eq!(cgroups.entrances().expect("entrances").len(), 1);
+    cgroups.close();
+    assert!(!path.exists());
 }
 
 #[test]
