@@ -4,7 +4,7 @@ CARGO := cargo
 ADAPTERS := native bubblewrap
 PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata
 
-.PHONY: setup build demo serve check test security bench fuzz soak fmt
+.PHONY: setup build demo serve check test security vm-test bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -36,6 +36,10 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 
 security: build ## The attacks alone, as one table: number, name, a verdict for each adapter and mode.
 	$(CARGO) test --quiet -p security --test attacks
+
+vm-test: ## Limits and a smoke of the attacks on a kernel with cgroup v2 alone, in QEMU; downloads and keeps a small Debian.
+	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs
+	@./scripts/vm-test
 
 bench: build ## Latencies beside the floors of the same machine; fails on a broken promise.
 	$(CARGO) run --release --quiet -p bench -- --check

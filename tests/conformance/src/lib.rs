@@ -3,11 +3,14 @@
 //! A test starts the real program with a workspace and a state folder of its own, so that tests run side by
 //! side. With `CONFORMANCE_URL=http://host:port` (and `CONFORMANCE_TOKEN`) the tests that need no special
 //! configuration run against that service instead. `SANDBOX_EXECUTOR` names another binary to test.
+//! `CONFORMANCE_PATIENCE=N` waits N times as long for what has to come, on a machine that is slow itself.
 //!
 //! A program of a test that should be stopped by a limit also ends by itself, at a size that a machine bears:
 //! when a limit does not work, a test fails and nothing else does.
 //!
 //! The HTTP client is a plain socket on purpose: half of the tests send what no HTTP library would send.
+
+#![allow(clippy::disallowed_methods)] // What is tested, and where, is named by the environment.
 
 mod http;
 pub mod process;
@@ -19,12 +22,19 @@ pub use service::{Home, Service, binary, output_within, started_by};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
+/// How long to wait for what has to come: these seconds, or a multiple of them on an emulated machine. It bounds waiting
+/// only: no assertion on a time that was measured goes by it.
+pub fn patience(seconds: u64) -> Duration {
+    let times = std::env::var("CONFORMANCE_PATIENCE").ok().and_then(|text| text.parse::<u32>().ok());
+    Duration::from_secs(seconds) * times.unwrap_or(1).max(1)
+}
+
 /// Waits until `condition` holds, and fails the test with `what` when it does not within `seconds`.
 #[track_caller]
 pub fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let deadline = Instant::now() + patience(seconds);
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {seconds} seconds");
+        assert!(Instant::now() < deadline, "{what}: not within {:?}", patience(seconds));
         std::thread::sleep(Duration::from_millis(20));
     }
 }

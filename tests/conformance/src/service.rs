@@ -1,8 +1,7 @@
 //! The program under test: as a service with a client, and as a command.
 
-#![allow(clippy::disallowed_methods)] // What is tested is named by the environment.
-
 use crate::http::{Response, read_response};
+use crate::patience;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
@@ -16,7 +15,7 @@ use tempfile::TempDir;
 
 /// Variables of the tester that choose what is tested; all others are the tests' own business.
 const PASSED_ON: [&str; 4] = ["ISOLATION", "PYTHON_PATH", "NODE_PATH_BIN", "SHELL_PATH"];
-const READ_TIMEOUT: Duration = Duration::from_secs(100);
+const READ_TIMEOUT_SECONDS: u64 = 100;
 
 /// The program to test.
 pub fn binary() -> PathBuf {
@@ -91,12 +90,12 @@ pub fn output_within(seconds: u64, command: &mut Command) -> Output {
     let pid = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    match receiver.recv_timeout(Duration::from_secs(seconds)) {
+    match receiver.recv_timeout(patience(seconds)) {
         Ok(output) => output.expect("the program's output"),
         Err(_) => {
             // The thread above has not reaped it, so the pid is still that child's.
             let _ = kill_process(pid, Signal::KILL);
-            panic!("still running after {seconds} seconds: {command:?}");
+            panic!("still running after {:?}: {command:?}", patience(seconds));
         }
     }
 }
@@ -179,7 +178,7 @@ impl Service {
 
         // A port that the test chose is waited for; any other is told in the log.
         let chosen = setting("EXECUTOR_PORT").map(|port| format!("127.0.0.1:{port}"));
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience(30);
         loop {
             let found = match &chosen {
                 Some(address) => TcpStream::connect(address).ok().map(|_| address.clone()),
@@ -191,7 +190,7 @@ impl Service {
             }
             let ended = service.own_mut().child.try_wait().expect("a child's state");
             assert!(ended.is_none(), "the service ended at its start: {ended:?}\n{}", service.log());
-            assert!(Instant::now() < deadline, "the service did not listen within 30 seconds");
+            assert!(Instant::now() < deadline, "the service did not listen within {:?}", patience(30));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -263,12 +262,12 @@ impl Service {
     /// Waits for the service's end.
     #[track_caller]
     pub fn wait(&mut self, seconds: u64) -> ExitStatus {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + patience(seconds);
         loop {
             if let Some(status) = self.own_mut().child.try_wait().expect("a child's state") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the service still runs after {seconds} seconds");
+            assert!(Instant::now() < deadline, "the service still runs after {:?}", patience(seconds));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -277,8 +276,8 @@ impl Service {
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).expect("the service accepts connections");
-        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a read timeout");
-        stream.set_write_timeout(Some(READ_TIMEOUT)).expect("a write timeout");
+        stream.set_read_timeout(Some(patience(READ_TIMEOUT_SECONDS))).expect("a read timeout");
+        stream.set_write_timeout(Some(patience(READ_TIMEOUT_SECONDS))).expect("a write timeout");
         stream
     }
 
@@ -378,7 +377,7 @@ impl Drop for Service {
         let Some(own) = &mut self.own else { return };
         if let Ok(None) = own.child.try_wait() {
             let _ = kill_process(Pid::from_child(&own.child), Signal::TERM);
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + patience(5);
             while matches!(own.child.try_wait(), Ok(None)) {
                 if Instant::now() > deadline {
                     let _ = own.child.kill();

@@ -301,8 +301,9 @@ attack(42, "open the host's cgroup.procs for writing", "ENOENT", control="root",
 def _():
     with open("/proc/self/cgroup") as file:
         paths = [line.strip().split(":", 2)[2] for line in file]
-    # Its own group, below the root of its own cgroup namespace, bears a random name; of the host's there is nothing.
-    paths = [path for path in paths if not re.fullmatch("/[0-9a-f]{16}", path)]
+    # Its own group, below the root of its own cgroup namespace or (version 2) beside it, bears a random name; of the host's
+    # there is nothing.
+    paths = [path for path in paths if not re.fullmatch(r"(/\.\.)?/[0-9a-f]{16}", path)]
     return beyond(["/", *paths, *(os.listdir("/sys/fs/cgroup") if os.path.exists("/sys/fs/cgroup") else [])], ["/"])
 
 

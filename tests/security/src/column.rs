@@ -1,6 +1,6 @@
 //! A service to attack: the real program in one mode, with a home of its own.
 
-use conformance::{Home, Service, process};
+use conformance::{Home, Service, patience, process};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{File, Permissions};
@@ -116,7 +116,7 @@ impl Column {
         }
         let mut child = command.spawn().expect("the service starts");
         let name = format!("{adapter} × {}", mode.name());
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience(30);
         let address = loop {
             let log = std::fs::read_to_string(home.path("service.log")).unwrap_or_default();
             if let Some((_, rest)) = log.split_once("Listening on http://") {
@@ -215,7 +215,7 @@ impl Drop for Column {
             return;
         }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + patience(5);
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
                 let _ = self.child.kill();

@@ -62,6 +62,23 @@ pub(super) fn in_use(mounts: &[Mount], own: &str) -> bool {
     }
 }
 
+/// Whether this is the top of the system, which may have processes beside groups with controllers: every other group
+/// has a `cgroup.type`.
+fn is_top_of_system(own: &Path) -> bool {
+    !own.join("cgroup.type").exists()
+}
+
+/// Whether the instance's group is right below it: then the service has no leaf.
+pub(super) fn is_below_top(instance: &Path) -> bool {
+    instance.parent().is_some_and(is_top_of_system)
+}
+
+/// Whether this process's own group is the top of the system.
+#[cfg(test)]
+pub(super) fn is_at_the_top(mounts: &[Mount], own: &str) -> bool {
+    own_directory(mounts, own).is_some_and(|own| is_top_of_system(&own))
+}
+
 /// What has to happen before the own group's children may have controllers.
 #[derive(Debug, PartialEq, Eq)]
 enum Room {
@@ -149,9 +166,7 @@ fn make_room(own: &Path, hierarchy: &Hierarchy) -> Result<bool, String> {
     }
     let processes =
         read("cgroup.procs").map_err(|error| format!("reading {}/cgroup.procs failed: {error}", own.display()))?;
-    // Only the top of the system has no cgroup.type.
-    let is_top = !own.join("cgroup.type").exists();
-    match room(&pids(&processes), std::process::id().cast_signed(), is_top) {
+    match room(&pids(&processes), std::process::id().cast_signed(), is_top_of_system(own)) {
         Room::Free => Ok(false),
         Room::Crowded(others) => Err(format!(
             "other processes are in the service's own group {} ({}; 0 is one of another pid namespace), and cgroups \

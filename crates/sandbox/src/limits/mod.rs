@@ -37,8 +37,12 @@ use hierarchy::{Controller, Hierarchy};
 const GROUP_PREFIX: &str = "sandbox-executor-";
 /// Version 2: where the service itself is, in the instance's group.
 const SERVICE_GROUP: &str = "service";
+/// Version 2: where sandboxes are built if the service has no leaf that they could be built in.
+const BUILDERS_GROUP: &str = "builders";
 /// The group of the test at the start, in the instance's group.
 const PROBE_GROUP: &str = "probe";
+/// No names of executions.
+const RESERVED: [&str; 3] = [SERVICE_GROUP, BUILDERS_GROUP, PROBE_GROUP];
 
 /// The period over which the share of CPU is measured, microseconds: the kernel's own default, 100 ms. An execution
 /// that needs less CPU time than `cpu_cores` × 100 ms, as most do, is then never held up at all; a period of 20 ms would
@@ -202,25 +206,31 @@ impl Cgroups {
     /// `InvalidInput` for the name, `AlreadyExists` if there is such a group, or the error of making or writing it;
     /// nothing of it is left then.
     pub fn create(&self, name: &str, limits: &Limits) -> io::Result<Cgroup> {
-        if !valid_name(name) || [SERVICE_GROUP, PROBE_GROUP].contains(&name) {
+        if !valid_name(name) || RESERVED.contains(&name) {
             let problem = format!("{name:?} can't be the name of a cgroup: use 1 to 128 of [A-Za-z0-9._-]");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         Cgroup::create(Arc::clone(&self.shared), name, limits)
     }
 
-    /// Files through which the processes that build a sandbox move themselves into the instance's group with [`enter`],
-    /// before they take a cgroup namespace of their own: what a program in it then sees of its group is the name alone
-    /// (cgroup_namespaces(7)). None in version 2, where a group that has groups below it can't hold processes.
+    /// Files through which the processes that build a sandbox move themselves out of the service's own group with [`enter`],
+    /// before they take a cgroup namespace of their own: what a program in it then sees of its group has no name of the host's
+    /// groups in it (cgroup_namespaces(7)).
+    ///
+    /// In version 1 they lead into the instance's group. In version 2 that can't hold processes. Where the service moved into a
+    /// leaf of it, its children are there from birth and nothing is needed; where it stayed at the top of the system they lead
+    /// into a leaf of their own. That move waits as [`Cgroup::attach`] does, and spares the program's own, right after it, the wait.
+    /// Not for processes that are born in the execution's group.
     ///
     /// # Errors
-    /// That of opening them.
+    /// That of making or opening them.
     pub fn entrances(&self) -> io::Result<Vec<OwnedFd>> {
+        let hierarchies = self.shared.hierarchies.iter();
         match self.shared.version {
-            Version::V1 => {
-                self.shared.hierarchies.iter().map(|one| file::open_to_write(one.directory(), "tasks")).collect()
+            Version::V1 => hierarchies.map(|one| file::open_to_write(one.directory(), "tasks")).collect(),
+            Version::V2 => {
+                hierarchies.filter(|one| cgroup_v2::is_below_top(&one.path)).map(builders_entrance).collect()
             }
-            Version::V2 => Ok(Vec::new()),
         }
     }
 
@@ -235,6 +245,10 @@ impl Cgroups {
     /// In version 1 what builds a sandbox is in the instance's own group, and may have been killed a moment ago only:
     /// that is waited for. In version 2 this process itself is in it, and nothing can be removed.
     pub fn close(self) {
+        if self.shared.version == Version::V2 {
+            // What was built there has been told to end.
+            let _ = Cgroup::existing(Arc::clone(&self.shared), BUILDERS_GROUP.to_owned()).remove();
+        }
         let deadline =
             Instant::now() + if self.shared.version == Version::V1 { CLOSE_PATIENCE } else { Duration::ZERO };
         for hierarchy in &self.shared.hierarchies {
@@ -242,6 +256,13 @@ impl Cgroups {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
+    }
+}
+
+fn builders_entrance(hierarchy: &Hierarchy) -> io::Result<OwnedFd> {
+    match hierarchy.make(BUILDERS_GROUP) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => file::open_to_write(hierarchy.directory(), &format!("{BUILDERS_GROUP}/cgroup.procs")),
     }
 }
 

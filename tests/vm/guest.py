@@ -1,0 +1,162 @@
+"""What runs in the guest: the limits' own tests, the contract's, the attacks, and the service in three situations.
+
+One line a step goes to descriptor 3, which is the host's: PASS, FAIL or SKIP, its name, what there is to say; END is the
+last. What the steps print goes to the console.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import scenarios
+
+VM = pathlib.Path("/vm")
+PROGRAM = VM / "sandbox-executor"
+ADAPTERS = ["native", "bubblewrap"]
+
+# What does not hold on an emulated machine, where an interpreter starts in seconds: these measure time themselves, or
+# let a program work for one second before its timeout.
+MEASURING = {
+    "endings": {
+        "a_timeout_keeps_what_was_printed_until_then": "its programs have one second to start and print",
+        "the_timeout_in_the_event_goes_before_the_other": "bounds the time of whole executions",
+        "daemons_are_gone_when_the_answer_is_sent": "its program has three seconds to start, fork and beat",
+        "a_child_left_behind_does_not_hold_the_answer": "bounds the time of whole executions",
+        "a_fork_bomb_is_contained": "bounds the time of /health",
+        "a_flood_of_output_is_drained_counted_and_cut": "800 MB through emulated pipes",
+    },
+    "service": {
+        "the_log_has_the_documents_patterns": "its first program has one second in all",
+        "a_full_queue_is_told_with_a_time_to_come_back": "bounds times of answers",
+        "a_second_service_on_the_same_state_stops": "bounds the time of a start",
+    },
+}
+# A skip inside of a test is a failure here, where all of it was to run, unless it is one of these.
+RIGHTLY_SKIPPED = ["this host does not use version 1 of cgroups"]
+
+
+def parameters():
+    """What the host wants, from the kernel's command line."""
+    words = pathlib.Path("/proc/cmdline").read_text().split()
+    return dict(word.removeprefix("vm_").split("=", 1) for word in words if word.startswith("vm_"))
+
+
+def say(kind, name, text=""):
+    """A line for the host, and for the console."""
+    line = f"{kind} {name}{': ' if text else ''}{text}"
+    os.write(3, f"{line}\n".encode())
+    print(f"== {line}", flush=True)
+
+
+class Steps:
+    """The list, as it is worked through."""
+
+    def __init__(self, options):
+        self.only = options.get("only", "")
+        self.adapters = [name for name in options.get("adapters", "").split(",") if name] or ADAPTERS
+        self.is_emulated = options.get("emulated") == "1"
+        self.environment = {
+            **os.environ,
+            "CONFORMANCE_PATIENCE": options.get("patience", "1"),
+            "SANDBOX_EXECUTOR": str(PROGRAM),
+            "RUST_BACKTRACE": "1",
+        }
+
+    def wanted(self, name):
+        """Whether this step is to run."""
+        return self.only in name.replace(" ", "-")
+
+    def binary(self, name, title, arguments, environment=None):
+        """A test binary of libtest's, with these arguments."""
+        if not self.wanted(title):
+            return
+        start = time.monotonic()
+        process = subprocess.Popen(
+            [VM / "tests" / name, *arguments, "--nocapture"],
+            env={**self.environment, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            print(line, end="", flush=True)
+        self.judge(title, process.wait(), "".join(lines), time.monotonic() - start)
+
+    def judge(self, title, status, text, seconds):
+        """The verdict on the output of a test binary."""
+        counts = re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", text)
+        passed = sum(int(count) for count, _ in counts)
+        skips = [line.split("SKIPPED", 1)[1].strip(": \n") for line in text.splitlines() if "SKIPPED:" in line]
+        wrong = [why for why in skips if not any(right in why for right in RIGHTLY_SKIPPED)]
+        for why in sorted(set(skips)):
+            say("SKIP", title, f"{skips.count(why)} ×: {why}")
+        summary = re.findall(r"^  \S+ × \S+: .*$", text, re.MULTILINE)
+        told = "; ".join([f"{passed} tests in {seconds:.0f} s", *(line.strip() for line in summary)])
+        if status == 0 and passed > 0 and not wrong:
+            say("PASS", title, told)
+        else:
+            failed = sorted(set(re.findall(r"^    (\S+)$", text, re.MULTILINE)))
+            say("FAIL", title, f"status {status}; {told}; {' '.join(failed)}")
+
+    def conformance(self, name, adapter):
+        """A file of the contract's tests, without those that measure time where time is not to be trusted."""
+        title = f"conformance {name} ({adapter})"
+        if not self.wanted(title):
+            return
+        skipped = MEASURING[name] if self.is_emulated else {}
+        for test, why in skipped.items():
+            say("SKIP", title, f"{test}: {why}")
+        arguments = [word for test in skipped for word in ("--skip", test)]
+        self.binary(name, title, [*arguments, "--test-threads=2"], {"ISOLATION": adapter})
+
+    def attacks(self):
+        """Each column of the escape suite that the binary has of these adapters; and what is of no adapter."""
+        listed = subprocess.run([VM / "tests" / "escape", "--list"], check=True, text=True, stdout=subprocess.PIPE)
+        names = [line.removesuffix(": test") for line in listed.stdout.splitlines() if line.endswith(": test")]
+        for adapter in self.adapters:
+            if not any(name.startswith(f"{adapter}_") for name in names):
+                say("SKIP", f"security {adapter}", "the suite has no column of this adapter")
+        for name in names:
+            of = name.split("_")[0]
+            if of in self.adapters or of not in ADAPTERS:
+                self.binary("escape", f"security {name}", ["--exact", name])
+
+    def scenario(self, name, body):
+        """A function that raises what is wrong."""
+        if not self.wanted(name):
+            return
+        start = time.monotonic()
+        try:
+            body()
+        except Exception as error:  # Whatever it is, the list goes on.
+            say("FAIL", name, " ".join(str(error).split())[:500] or repr(error))
+            scenarios.show_logs()
+            return
+        say("PASS", name, f"{time.monotonic() - start:.0f} s")
+
+
+def main():
+    """Works through the list."""
+    steps = Steps(parameters())
+    steps.binary("sandbox", "limits", ["limits::", "--test-threads=1"])
+    for body in scenarios.ALL:
+        for adapter in steps.adapters:
+            name = f"scenario {body.__name__.replace('_', ' ')} ({adapter})"
+            steps.scenario(name, lambda body=body, adapter=adapter: body(PROGRAM, adapter))
+    for adapter in steps.adapters:
+        steps.conformance("endings", adapter)
+    steps.conformance("service", steps.adapters[0])
+    steps.attacks()
+    say("END", "of the list")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
