@@ -62,7 +62,7 @@ def _():
 
 
 for name, mask in (("opens", 0x20), ("reads", 1), ("closes", 0x10)):
-    attack(142, f"be told who {name} a command", "EPERM")(
+    attack(142, f"be told who {name} a command", "EPERM", missing=["EMFILE"])(
         lambda mask=mask: call("inotify_add_watch", call("inotify_init1", 0), b"/usr/bin", mask)
     )
 
