@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const WARM_UP_ROUNDS: usize = 5;
 const ROUNDS: usize = 60;
 /// Python through the service, as a multiple of a bare bubblewrap with a Python that does nothing.
-const PYTHON_RATIO: f64 = 1.35;
+const PYTHON_RATIO: f64 = 1.15;
 /// An empty native sandbox, set up and taken apart, as a multiple of bubblewrap's beside its program.
 const SANDBOX_RATIO: f64 = 0.5;
 const RESIDENT_MIB: f64 = 20.0;

@@ -58,7 +58,7 @@ impl Times {
 
 /// Takes them, turn by turn.
 pub fn measure() -> Result<Times> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(take_turns())
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(take_turns())
 }
 
 async fn take_turns() -> Result<Times> {
