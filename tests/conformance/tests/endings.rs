@@ -438,7 +438,7 @@ fn a_file_has_a_size_limit() {
 
 #[test]
 fn the_share_of_cpu_is_limited() {
-    let service = Service::start();
+    let service = Service::alone(&[]);
     let enforced = service.get("/info").json()["limits"]["enforcement"]["cpu"] == "enforced";
     if !enforced {
         eprintln!("SKIPPED: this host lets the service limit no CPU, and /info says so");
