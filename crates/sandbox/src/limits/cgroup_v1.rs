@@ -1,7 +1,7 @@
-//! Version 1 of cgroups: one hierarchy per controller (or pair of them), no rule against processes in inner groups.
-//! Follows Documentation/admin-guide/cgroup-v1/{memory,pids,cpuacct}.rst and Documentation/scheduler/sched-bwc.rst.
+//! Version 1 of cgroups: one hierarchy per controller (or pair of them), no rule against processes in inner groups. CPU time is
+//! not asked of it: that would take one more hierarchy, and the init counts the same (getrusage(2)) of what it collects.
+//! Follows Documentation/admin-guide/cgroup-v1/{memory,pids}.rst and Documentation/scheduler/sched-bwc.rst.
 
-use std::io;
 use std::path::PathBuf;
 
 use super::detect::{Detected, fix};
@@ -33,7 +33,7 @@ pub(super) fn plan(limits: &Limits, controllers: &[Controller]) -> Vec<Write> {
 /// Finds the hierarchies, tries each, keeps those that work.
 pub(super) fn detect(group: &str, mounts: &[Mount], own: &str) -> Detected {
     let mut detected = Detected::default();
-    let mut left = vec![Controller::Memory, Controller::Pids, Controller::Cpu, Controller::CpuAccounting];
+    let mut left = vec![Controller::Memory, Controller::Pids, Controller::Cpu];
     while let Some(&first) = left.first() {
         let Some(mount) = mounts.iter().find(|mount| mount.has(first)) else {
             left.remove(0);
@@ -73,7 +73,7 @@ fn first_that_works(group: &str, places: &[PathBuf], controllers: &[Controller])
                 continue;
             }
         };
-        let refused = hierarchy.keep_what_works(plan, confirm);
+        let refused = hierarchy.keep_what_works(plan);
         if !hierarchy.controllers.is_empty() {
             if hierarchy.has(Controller::Memory) {
                 // Inherited by every group made in it, so it costs an execution nothing. Swap is ruled out by
@@ -89,14 +89,6 @@ fn first_that_works(group: &str, places: &[PathBuf], controllers: &[Controller])
     Detected { hierarchies: Vec::new(), unavailable: reasons.into_iter().next().unwrap_or_default() }
 }
 
-/// Reads what nothing is written for.
-fn confirm(hierarchy: &Hierarchy, group: &str, controller: Controller) -> io::Result<()> {
-    match controller {
-        Controller::CpuAccounting => hierarchy.read(group, "cpuacct.usage").map(drop),
-        Controller::Memory | Controller::Pids | Controller::Cpu => Ok(()),
-    }
-}
-
 // The kernel's default, so that one write per execution is saved.
 const _: () = assert!(CPU_PERIOD_US == 100_000);
 
@@ -108,7 +100,7 @@ mod tests {
 
     #[test]
     fn limits_become_writes_in_order() {
-        let all = [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::CpuAccounting];
+        let all = [Controller::Memory, Controller::Pids, Controller::Cpu];
         let writes = plan(&limits(), &all);
         let lines: Vec<String> = writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
         assert_eq!(
@@ -138,7 +130,7 @@ mod tests {
     fn what_is_not_mounted_is_said() {
         let detected = detect("sandbox-executor-test", &[], "");
         assert!(detected.hierarchies.is_empty());
-        assert_eq!(detected.unavailable.len(), 4);
+        assert_eq!(detected.unavailable.len(), 3);
         assert!(detected.unavailable[0].contains("`memory`"), "{:?}", detected.unavailable);
     }
 

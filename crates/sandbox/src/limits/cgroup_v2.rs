@@ -145,7 +145,7 @@ fn take(own: &Path, group: &str, available: &[Controller]) -> Detected {
     for folder in [own, &path] {
         unavailable.extend(enable(folder, &mut hierarchy.controllers));
     }
-    unavailable.extend(hierarchy.keep_what_works(plan, |_, _, _| Ok(())));
+    unavailable.extend(hierarchy.keep_what_works(plan));
     if !hierarchy.controllers.is_empty() {
         return Detected { hierarchies: vec![hierarchy], unavailable };
     }

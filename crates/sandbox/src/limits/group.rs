@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// What an execution used, as its group counts it. `None` where this host does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
-    /// User and system time of all processes that were ever in the group (`cpuacct.usage`; `usage_usec` of `cpu.stat`).
+    /// User and system time of all processes that were ever in the group (`usage_usec` of `cpu.stat`, version 2).
     pub cpu_time: Option<Duration>,
     /// Most memory charged at one time, page cache and tmpfs included, bytes (`memory.max_usage_in_bytes`;
     /// `memory.peak`, Linux 5.19). Swap is ruled out, so this is all of it.
@@ -146,9 +146,7 @@ impl Cgroup {
         let memory = self.shared.with(Controller::Memory);
         match self.shared.version {
             Version::V1 => CgroupUsage {
-                cpu_time: read(self.shared.with(Controller::CpuAccounting), "cpuacct.usage")
-                    .and_then(number)
-                    .map(Duration::from_nanos),
+                cpu_time: None,
                 peak_memory_bytes: read(memory, "memory.max_usage_in_bytes").and_then(number),
             },
             // Every group of version 2 counts CPU time, with or without the controller.

@@ -16,8 +16,6 @@ pub(super) enum Controller {
     Memory,
     Pids,
     Cpu,
-    /// Only version 1 has it apart; version 2 counts CPU time in every group.
-    CpuAccounting,
 }
 
 impl Controller {
@@ -27,7 +25,6 @@ impl Controller {
             Controller::Memory => "memory",
             Controller::Pids => "pids",
             Controller::Cpu => "cpu",
-            Controller::CpuAccounting => "cpuacct",
         }
     }
 
@@ -37,7 +34,6 @@ impl Controller {
             Controller::Memory => "The memory of an execution as a whole is not limited",
             Controller::Pids => "The number of processes is not limited by a cgroup",
             Controller::Cpu => "The share of CPU is not limited",
-            Controller::CpuAccounting => "The CPU time of an execution is not counted by a cgroup",
         }
     }
 }
@@ -245,7 +241,7 @@ broken line
     fn mounts_are_read_with_optional_fields_and_escapes() {
         let mounts = mounts(MOUNTS);
         assert_eq!(mounts.len(), 3);
-        assert!(mounts[0].has(Controller::Cpu) && mounts[0].has(Controller::CpuAccounting));
+        assert!(mounts[0].has(Controller::Cpu));
         assert!(!mounts[0].has(Controller::Memory));
         assert_eq!(mounts[0].root, Path::new("/docker/ab"));
         assert_eq!(mounts[1].point, Path::new("/sys/fs/cgroup/me mory"));
@@ -255,7 +251,7 @@ broken line
     #[test]
     fn the_own_group_is_found_by_whole_controller_name() {
         assert_eq!(own_group(OWN, Some(Controller::Memory)), Some("/a:b/c"));
-        assert_eq!(own_group(OWN, Some(Controller::CpuAccounting)), Some("/docker/ab/x"));
+        assert_eq!(own_group(OWN, Some(Controller::Cpu)), Some("/docker/ab/x"));
         assert_eq!(own_group(OWN, Some(Controller::Pids)), None);
         assert_eq!(own_group(OWN, None), Some("/user.slice"));
         assert_eq!(own_group("1:memory:/x\n", None), None);

@@ -102,7 +102,7 @@ impl Shared {
 }
 
 impl Cgroups {
-    /// Finds the controllers memory, pids, cpu (and cpuacct in version 1) that this process can use, by making a group
+    /// Finds the controllers memory, pids and cpu that this process can use, by making a group
     /// below its own and writing limits into it. `instance` tells several services on one host apart: a short hex
     /// string. Never fails: what cannot be used is in [`Cgroups::unavailable`].
     ///
