@@ -29,6 +29,21 @@ pub fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds) * times.unwrap_or(1).max(1)
 }
 
+/// Says past what the test runner keeps to itself that a test is left out, and why.
+pub fn skipped(test: &str, why: &str) {
+    let text = format!("\n  SKIPPED, 1 test: {test}: {why}\n");
+    std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes()).ok();
+}
+
+/// Whether this test can be made: it breaks things for one process only, which takes root. Says so if not.
+pub fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skipped(test, "it needs the tests to run as root");
+    }
+    root
+}
+
 /// Waits until `condition` holds, and fails the test with `what` when it does not within `seconds`.
 #[track_caller]
 pub fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {

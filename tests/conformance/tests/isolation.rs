@@ -3,26 +3,15 @@
 //! A situation is made for one process: by a mount namespace of the test's own, a system call filter, another user.
 #![cfg(target_os = "linux")]
 
-use conformance::{Home, Service, assert_completed, output_within, started_by};
+use conformance::{Home, Service, assert_completed, is_root, output_within, started_by};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Command;
 
 /// An ordinary user that owns nothing: nobody, since newuidmap(1) wants one that has a name.
 const SOMEBODY: u32 = 65_534;
 const FILTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/under_seccomp.py");
-
-/// Whether the test can make its situation; says so if not.
-fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        let text = format!("\n  SKIPPED, 1 test: {test} needs root to make its situation\n");
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    }
-    root
-}
 
 /// A service of an ordinary user, after this script in a mount namespace of its own.
 fn of_somebody(script: &str, environment: &[(&str, &str)]) -> Service {

@@ -13,9 +13,8 @@ mod network;
 mod report;
 mod storage;
 
-use conformance::{Home, output_within, started_by};
+use conformance::{Home, is_root, output_within, skipped, started_by};
 use serde_json::Value;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
@@ -97,21 +96,6 @@ impl Findings {
         self.assert_named("sandbox", "problem", "", &[&format!("the fix of `{name}`")]);
         assert_eq!(self.0["isolation"]["works"], false, "{:#}", self.0["isolation"]);
     }
-}
-
-/// Whether this test can be made: it breaks things for one process only, which takes root.
-fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        skipped(test, "it needs the tests to run as root");
-    }
-    root
-}
-
-/// Past what the test runner keeps to itself.
-fn skipped(test: &str, why: &str) {
-    let text = format!("\n  SKIPPED, 1 test: {test}: {why}\n");
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// The same command by an ordinary user.

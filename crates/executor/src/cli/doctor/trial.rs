@@ -261,10 +261,7 @@ fn fix(config: &Config, trial: &Trial, failure: &Failure) -> String {
     } else if !failure.fix.is_empty() {
         failure.fix.clone()
     } else if trial.kernel.container {
-        format!(
-            "let the container make namespaces: docker run --security-opt seccomp=unconfined --security-opt \
-             apparmor=unconfined --security-opt systempaths=unconfined …\n{PRIVILEGED}"
-        )
+        sandbox::failure::CONTAINER_FIX.to_owned()
     } else {
         "try `bwrap --ro-bind / / --unshare-all --unshare-user /bin/echo Hello`: what it says is the cause; \
          `sandbox-executor doctor --report FILE` writes what a bug report needs"
