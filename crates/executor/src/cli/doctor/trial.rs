@@ -13,7 +13,7 @@ use runtime::{Interpreter, Language};
 use sandbox::limits::Cgroups;
 
 use super::interpreters::Found;
-use super::kernel::{Attempt, Kernel, PRIVILEGED};
+use super::kernel::{Attempt, Kernel};
 use super::limits::split;
 use super::{Check, Status};
 use crate::cli::serve::{self, NothingWorks};
