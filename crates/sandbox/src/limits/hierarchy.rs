@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 
 use super::file;
@@ -155,14 +155,33 @@ pub(super) struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Makes the folder `path` if it does not exist and opens it.
+    /// Makes the folder `path` if it does not exist and opens it. It is locked for as long as this value lives (flock(2)), which
+    /// tells it from one that a killed service left behind.
     pub(super) fn open(path: PathBuf, controllers: Vec<Controller>) -> io::Result<Hierarchy> {
-        match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
+        loop {
+            match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let directory = file::open_directory(&path)?;
+            rustix::fs::flock(&directory, FlockOperation::LockShared)?;
+            // Another service may have taken it for an abandoned one before it was locked.
+            if path.exists() {
+                return Ok(Hierarchy { controllers, path, directory });
+            }
         }
-        let directory = file::open_directory(&path)?;
-        Ok(Hierarchy { controllers, path, directory })
+    }
+
+    /// Removes groups beside this one whose names begin with `prefix`, that nobody holds and that have no processes: their services
+    /// were killed, and their instances never started again. What can't be removed stays.
+    pub(super) fn remove_abandoned(&self, prefix: &str) {
+        let Some(place) = self.path.parent() else { return };
+        let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+        let others = entries.map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+            name.starts_with(prefix) && *path != self.path
+        });
+        others.for_each(|path| drop(remove_if_abandoned(&path)));
     }
 
     pub(super) fn has(&self, controller: Controller) -> bool {
@@ -222,6 +241,17 @@ impl Hierarchy {
         }
         removed != Err(Errno::BUSY)
     }
+}
+
+/// A group with its children, if nobody holds it. rmdir(2) refuses those with processes.
+fn remove_if_abandoned(path: &Path) -> io::Result<()> {
+    let directory = file::open_directory(path)?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    let group = Hierarchy { controllers: Vec::new(), path: path.to_owned(), directory };
+    for child in group.groups()? {
+        group.unmake(&child)?;
+    }
+    Ok(rustix::fs::rmdir(path)?)
 }
 
 #[cfg(test)]

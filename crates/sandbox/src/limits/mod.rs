@@ -164,7 +164,8 @@ impl Cgroups {
 
     /// Removes the groups that an earlier service of this instance left behind when it was killed, and kills the
     /// processes still in them. Call it at the start, before the first [`Cgroups::create`]: it ends every execution of
-    /// this instance. Returns how many groups were removed; 0 if there was nothing to do.
+    /// this instance. Empty groups of other instances that were killed and never came back go as well. Returns how many groups
+    /// of this instance were removed; 0 if there was nothing to do.
     ///
     /// Blocks; for each group at most some seconds.
     ///
@@ -180,6 +181,7 @@ impl Cgroups {
                 Err(error) => swept = Err(file::during(format!("listing {}", hierarchy.path.display()), &error)),
             }
         }
+        self.shared.hierarchies.iter().for_each(|one| one.remove_abandoned(GROUP_PREFIX));
         let mut count = 0;
         for name in names {
             let group = Cgroup::existing(Arc::clone(&self.shared), name);

@@ -320,6 +320,22 @@ fn sweep_ends_what_a_killed_service_left() {
 }
 
 #[test]
+fn sweep_takes_what_other_instances_left_and_nothing_of_those_that_live() {
+    let Some(cgroups) = all_controllers() else { return };
+    let Some(other) = all_controllers() else { return };
+    let path = other.shared.hierarchies[0].path.clone();
+    let mut group = other.create("left", &limits()).expect("a group");
+    cgroups.sweep().expect("a sweep");
+    assert!(path.join("left").exists(), "it belongs to a service that lives");
+    // As if it had been killed: nobody holds its folders any more.
+    group.forget();
+    drop((group, other));
+    cgroups.sweep().expect("a sweep");
+    assert!(!path.exists());
+    cgroups.close();
+}
+
+#[test]
 fn a_group_with_a_process_is_not_removed() {
     let Some(cgroups) = all_controllers() else { return };
     let group = cgroups.create("busy", &limits()).expect("a group");
