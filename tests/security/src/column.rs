@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// The ordinary user where the tests run as root: one that owns nothing.
-const NOBODY: u32 = 65_534;
+/// The ordinary user where the tests run as root: one that owns nothing, and that nothing else runs as, since the kernel counts
+/// some things (inotify instances, pipe buffers) for each user.
+pub fn ordinary_user() -> u32 {
+    2_000_000 + std::process::id()
+}
 /// The descriptor that the service finds open at its start.
 pub(crate) const INHERITED_FD: u32 = 9;
 
@@ -111,8 +114,9 @@ impl Column {
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log);
         if is_root() && mode == Mode::User {
-            std::os::unix::fs::chown(home.path(""), Some(NOBODY), Some(NOBODY)).expect("the user's home");
-            command.uid(NOBODY).gid(NOBODY);
+            let user = ordinary_user();
+            std::os::unix::fs::chown(home.path(""), Some(user), Some(user)).expect("the user's home");
+            command.uid(user).gid(user);
         }
         let mut child = command.spawn().expect("the service starts");
         let name = format!("{adapter} × {}", mode.name());

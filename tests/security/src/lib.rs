@@ -16,7 +16,7 @@ mod outside;
 mod probes;
 mod table;
 
-pub use column::{COLUMNS, Column, Mode, copy_program, is_root};
+pub use column::{COLUMNS, Column, Mode, copy_program, is_root, ordinary_user};
 pub use host::Host;
 pub use outside::{HostProcess, processes_with};
 pub use probes::{Finding, Scene, on_the_host, request};

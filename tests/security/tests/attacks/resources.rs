@@ -3,7 +3,7 @@
 use crate::burdens::{BURDENS, Burden, Check, ONE_OF_EACH, PER_USER};
 use crate::shortened;
 use conformance::{Home, process, wait_until};
-use security::{Column, Control, Host, Mode, Table, is_root};
+use security::{Column, Control, Host, Mode, Table, is_root, ordinary_user};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::sync::Mutex;
@@ -308,7 +308,8 @@ struct Disk(std::path::PathBuf);
 impl Disk {
     fn mount(folder: &std::path::Path, mode: Mode) -> Disk {
         std::fs::create_dir(folder).expect("a folder");
-        let owner = if mode == Mode::User { ",uid=65534,gid=65534" } else { "" };
+        let user = ordinary_user();
+        let owner = if mode == Mode::User { format!(",uid={user},gid={user}") } else { String::new() };
         let options = format!("size=16m,nr_inodes=2000,mode=0755{owner}");
         let mut command = Command::new("/bin/mount");
         let mounted = command.args(["-t", "tmpfs", "-o", &options, "security-test"]).arg(folder).status();
