@@ -48,8 +48,21 @@ pub fn prepare(place: &Path, prefix: &str) -> io::Result<TempDir> {
     for (name, content) in GENERATED {
         fs::write(folder.path().join(name), content)?;
     }
-    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+    let_all_read(folder.path())?;
     Ok(folder)
+}
+
+/// Programs have other users than we, and whoever started us may have an umask that keeps these out.
+fn let_all_read(path: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_symlink() {
+        return Ok(());
+    }
+    fs::set_permissions(path, PermissionsExt::from_mode(if kind.is_dir() { 0o755 } else { 0o644 }))?;
+    if kind.is_dir() {
+        fs::read_dir(path)?.try_for_each(|entry| let_all_read(&entry?.path()))?;
+    }
+    Ok(())
 }
 
 /// Copies a file, or a folder with its files and links.
@@ -61,8 +74,7 @@ fn copy(source: &Path, target: &Path, depth: usize) -> io::Result<()> {
     }
     // A link that stands for the whole is followed: what it leads to may be elsewhere in /etc.
     if fs::metadata(source)?.is_file() {
-        fs::copy(source, target)?;
-        return fs::set_permissions(target, PermissionsExt::from_mode(0o644));
+        return fs::copy(source, target).map(drop);
     }
     if depth > DEEPEST {
         return Ok(());

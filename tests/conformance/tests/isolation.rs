@@ -217,3 +217,15 @@ fn without_isolation_every_voice_says_so() {
     let doctor = Command::new(conformance::binary()).arg("doctor").env("ISOLATION", "none").output().expect("doctor");
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("nothing is isolated"));
 }
+
+/// A service that this shell script executes as its last argument.
+fn after(script: &str, environment: &[(&str, &str)]) -> Service {
+    Service::started_by(&["sh", "-c", &format!("{script}; exec \"$@\"",), "sh"], Home::new(), environment)
+}
+
+#[test]
+fn whatever_umask_it_was_started_with_programs_can_read_their_etc() {
+    let service = after("umask 077", &[]);
+    assert_completed(&service.run("shell", "set -e; id -un; cat /etc/group; ls -R /etc > /dev/null"));
+    assert_completed(&service.run("python", "import getpass\nassert getpass.getuser() == 'sandbox'"));
+}
