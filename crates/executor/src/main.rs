@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::dispatch(std::env::args_os()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(125));
     }
+    sandbox::expect_signals();
     sandbox::keep_little_memory();
     raise_descriptor_limit();
     let matches = command().get_matches();

@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use conformance::{Home, Service, assert_completed, is_root, output_within, started_by};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -223,9 +224,30 @@ fn after(script: &str, environment: &[(&str, &str)]) -> Service {
     Service::started_by(&["sh", "-c", &format!("{script}; exec \"$@\"",), "sh"], Home::new(), environment)
 }
 
+/// A service that Python starts after these statements.
+fn after_python(statements: &str) -> Service {
+    let program = format!("import os, signal, sys\n{statements}\nos.execv(sys.argv[1], sys.argv[1:])");
+    Service::started_by(&["/usr/bin/python3", "-I", "-c", &program], Home::new(), &[])
+}
+
 #[test]
 fn whatever_umask_it_was_started_with_programs_can_read_their_etc() {
     let service = after("umask 077", &[]);
     assert_completed(&service.run("shell", "set -e; id -un; cat /etc/group; ls -R /etc > /dev/null"));
     assert_completed(&service.run("python", "import getpass\nassert getpass.getuser() == 'sandbox'"));
+}
+
+#[test]
+fn whatever_signals_it_was_started_with_it_works_and_stops() {
+    for statements in [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 65))",
+        "[signal.signal(number, signal.SIG_IGN) for number in range(1, 32) if number not in (9, 19)]",
+    ] {
+        let mut service = after_python(statements);
+        assert_completed(&service.run("shell", "sleep 0 & wait; ! grep SigBlk:.*[1-9a-f] /proc/self/status"));
+        assert_completed(&service.run("javascript", "require('child_process').execSync('true')"));
+        service.signal(Signal::TERM);
+        assert_eq!(service.wait(5).code(), Some(143), "{statements}");
+    }
 }

@@ -56,6 +56,21 @@ pub fn reset_signals() {
     }
 }
 
+/// Undoes what whoever started this process may have left it with, which an exec hands on (signal(7)): SIGCHLD ignored, so that the
+/// kernel collects children before we do, or signals blocked, so that none could stop us. Others that are ignored stay so, as
+/// nohup(1) means it.
+pub fn expect_signals() {
+    // SAFETY: sigaction with SIG_DFL and sigprocmask with an empty set install no code.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(libc::SIGCHLD, &default, std::ptr::null_mut());
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
