@@ -232,6 +232,7 @@ pub fn main() -> i32 {
 
 fn serve() -> io::Result<()> {
     sys::promise_one_thread()?;
+    sys::give_up_favours();
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     // A terminal's Ctrl-C must reach the service alone, which then ends its executions in order.
     rustix::process::setsid().ok();

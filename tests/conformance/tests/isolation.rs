@@ -251,3 +251,17 @@ fn whatever_signals_it_was_started_with_it_works_and_stops() {
         assert_eq!(service.wait(5).code(), Some(143), "{statements}");
     }
 }
+
+#[test]
+fn what_favours_it_was_started_with_are_not_the_programs() {
+    if !is_root("what_favours_it_was_started_with_are_not_the_programs") {
+        return;
+    }
+    let code = "import os\nassert os.sched_getscheduler(0) == os.SCHED_OTHER and os.nice(0) == 0, os.nice(0)";
+    for favour in ["os.nice(-5)", "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"] {
+        for isolation in ["native", "bubblewrap"] {
+            let statements = format!("{favour}\nos.environ['ISOLATION'] = '{isolation}'");
+            assert_completed(&after_python(&statements).run("python", code));
+        }
+    }
+}

@@ -212,6 +212,27 @@ pub fn install_seccomp(program: &[Instruction]) -> io::Result<()> {
     check(result as libc::c_int).map(drop)
 }
 
+/// Gives up what a favoured service must not hand on to strangers' programs, where it has it: a real-time or deadline policy
+/// (sched(7)), a nice value below 0, protection from the host's lack of memory (proc_pid_oom_score_adj(5)). Best effort.
+pub fn give_up_favours() {
+    let usual = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE].map(libc::c_long::from);
+    let ordinary = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is this process, and the parameters are read through the call. Not by the C library, not each of which has them.
+    unsafe {
+        let policy = libc::syscall(libc::SYS_sched_getscheduler, 0);
+        if !usual.contains(&(policy & !libc::c_long::from(libc::SCHED_RESET_ON_FORK))) {
+            libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const ordinary);
+        }
+    }
+    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
+        rustix::process::setpriority_process(None, 0).ok();
+    }
+    let protection = "/proc/self/oom_score_adj";
+    if std::fs::read_to_string(protection).is_ok_and(|text| text.starts_with('-')) {
+        std::fs::write(protection, "0").ok();
+    }
+}
+
 /// Gives this process new namespaces of these kinds, `CLONE_NEW*` (unshare(2)).
 ///
 /// # Errors
