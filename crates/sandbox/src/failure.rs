@@ -89,9 +89,12 @@ impl Failure {
     fn fix(&self) -> Option<&'static str> {
         let step = self.stage.as_str();
         match self.errno {
-            libc::ENOSPC if [NAMESPACES_STEP, "user-namespace"].contains(&step) => Some(
-                "the kernel allows no more of them: sudo sysctl -w user.max_user_namespaces=28633 (and the other user.max_*_namespaces)",
-            ),
+            // Each mount that is not attached yet is a mount namespace to the kernel's count.
+            libc::ENOSPC if [NAMESPACES_STEP, "user-namespace", "cgroup-namespace", MOUNT_STEP].contains(&step) => {
+                Some(
+                    "the kernel allows no more of them: sudo sysctl -w user.max_user_namespaces=28633 (and the other user.max_*_namespaces)",
+                )
+            }
             libc::ENOSYS => Some(
                 "this kernel, or the container's seccomp filter, lacks clone3 or the newer mount calls: Linux 5.12 is needed, \
                  and in a container a filter that lets them through",
@@ -101,6 +104,9 @@ impl Failure {
             ),
             libc::EAGAIN | libc::ENOMEM if step == NAMESPACES_STEP => {
                 Some("too many processes or too little memory: raise ulimit -u, or lower MAX_CONCURRENT_EXECUTIONS")
+            }
+            libc::EINVAL | libc::EMFILE if step == "descriptors" => {
+                Some("too few open files are allowed: ulimit -n 1024, or LimitNOFILE= of the unit")
             }
             _ if self.is_refusal() && ["program", "execute"].contains(&step) => None,
             _ if self.is_refusal() => Some(CONTAINER_FIX),
@@ -124,7 +130,9 @@ mod tests {
         assert!(text.contains("No permissions to create new namespace: Operation not permitted"), "{text}");
         assert!(text.contains("docker run --privileged"), "{text}");
         assert!(sentence(NAMESPACES_STEP, None, libc::ENOSPC).contains("user.max_user_namespaces="));
+        assert!(sentence(MOUNT_STEP, Some(0), libc::ENOSPC).contains("the other user.max_*_namespaces"));
         assert!(sentence(NAMESPACES_STEP, None, libc::ENOSYS).contains("Linux 5.12"));
+        assert!(sentence("descriptors", None, libc::EINVAL).contains("ulimit -n"));
     }
 
     #[test]

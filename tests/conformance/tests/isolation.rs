@@ -3,6 +3,7 @@
 //! A situation is made for one process: by a mount namespace of the test's own, a system call filter, another user.
 #![cfg(target_os = "linux")]
 
+use conformance::process::private_workspaces;
 use conformance::{Home, Service, assert_completed, is_root, output_within, started_by};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -264,4 +265,23 @@ fn what_favours_it_was_started_with_are_not_the_programs() {
             assert_completed(&after_python(&statements).run("python", code));
         }
     }
+}
+
+#[test]
+fn where_descriptors_are_few_executions_wait_and_none_fails() {
+    let service = after("ulimit -n 128", &[]);
+    let one = || service.run("python", "import time\ntime.sleep(0.1)\ndef handler(event): return 1");
+    let answers: Vec<Value> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..40).map(|_| scope.spawn(one)).collect();
+        running.into_iter().map(|each| each.join().expect("an answer")).collect()
+    });
+    for answer in &answers {
+        assert_completed(answer);
+        assert_eq!(answer["return_value"], 1, "{answer}");
+    }
+    assert!(service.log().contains("4 run at a time"), "{}", service.log());
+    assert_eq!(service.get("/info").json()["max_concurrent_executions"], 4);
+    let workspaces = service.path("workspaces");
+    // What stays is the sandboxes' /etc.
+    conformance::wait_until("no private workspace is left", 10, || private_workspaces(&workspaces).len() <= 1);
 }

@@ -29,6 +29,8 @@ use crate::workspace::{Uids, Workspaces};
 const LAST_ANSWERS: Duration = Duration::from_millis(700);
 /// Descriptors that one execution takes while it runs, with room for its connection.
 const DESCRIPTORS_EACH: u64 = 16;
+/// Descriptors that the service itself takes, with room for connections that only ask or wait.
+const DESCRIPTORS_OF_SERVICE: u64 = 64;
 /// Exit status after a signal to stop: 128 + SIGTERM.
 const STOPPED: u8 = 143;
 
@@ -164,7 +166,7 @@ pub struct NothingWorks(pub Vec<(&'static str, String)>);
 
 fn sentences(refused: &[(&'static str, String)]) -> String {
     let reasons: Vec<String> = refused.iter().map(|(name, why)| refusal(name, why)).collect();
-    reasons.join("\nbefore that, ")
+    reasons.join("\nafter that, ")
 }
 
 fn adapter(kind: Wanted, workspaces: &Workspaces) -> Result<Isolation, SandboxError> {
@@ -190,7 +192,7 @@ fn name_of(kind: Wanted) -> &'static str {
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub async fn run(config: Config, ids: Option<String>, log: Arc<LogHandle>) -> Result<u8> {
+pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -> Result<u8> {
     if let Some(ids) = ids {
         tracing::info!("{ids}");
     }
@@ -211,7 +213,12 @@ pub async fn run(config: Config, ids: Option<String>, log: Arc<LogHandle>) -> Re
     let listener = TcpListener::bind((config.host, config.port)).await.with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;
-    warn_of_what_is_scarce(&config);
+    fit_to_descriptors(&mut config);
+    if config.control_plane_url.is_some() {
+        tracing::warn!(
+            "CONTROL_PLANE_URL is set, but this version reports nothing yet: only doctor looks whether it answers"
+        );
+    }
     let address = listener.local_addr()?;
     for sentence in executor.lacks.get().into_iter().flatten() {
         tracing::warn!("{sentence}");
@@ -254,19 +261,18 @@ pub async fn run(config: Config, ids: Option<String>, log: Arc<LogHandle>) -> Re
     Ok(STOPPED)
 }
 
-fn warn_of_what_is_scarce(config: &Config) {
-    let needed = 64 + DESCRIPTORS_EACH * config.max_concurrent_executions as u64;
+/// Runs fewer at a time where the descriptors would not do for as many as were asked for: what waits is run in the end, what runs
+/// out of descriptors half-way is not.
+fn fit_to_descriptors(config: &mut Config) {
+    let asked = config.max_concurrent_executions;
+    let needed = DESCRIPTORS_OF_SERVICE + DESCRIPTORS_EACH * asked as u64;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if descriptors < needed {
+        let most = (descriptors.saturating_sub(DESCRIPTORS_OF_SERVICE) / DESCRIPTORS_EACH).max(1);
+        config.max_concurrent_executions = usize::try_from(most).unwrap_or(asked);
         tracing::warn!(
-            "Too few open files are allowed for MAX_CONCURRENT_EXECUTIONS = {}: {descriptors}, {needed} are needed \
-             (ulimit -n {needed}, or LimitNOFILE= of the unit)",
-            config.max_concurrent_executions
-        );
-    }
-    if config.control_plane_url.is_some() {
-        tracing::warn!(
-            "CONTROL_PLANE_URL is set, but this version reports nothing yet: only doctor looks whether it answers"
+            "Too few open files are allowed for MAX_CONCURRENT_EXECUTIONS = {asked}: {descriptors}, {needed} are needed \
+             (ulimit -n {needed}, or LimitNOFILE= of the unit); {most} run at a time"
         );
     }
 }

@@ -11,7 +11,7 @@ import sys
 NAME = "main.py"
 RESULT_FD, REQUEST_FD = 3, 4
 # Out of the way of code that closes or writes low ones.
-HIGH_FD = 1000
+HIGH_FD, LOWER_FD = 1000, 60
 MAX_RETURN_BYTES = 10 * 1024 * 1024
 MAX_TRACEBACK = 256 * 1024
 
@@ -82,7 +82,10 @@ class Channel:
     """The result channel."""
 
     def __init__(self):
-        self.fd = os.dup2(RESULT_FD, HIGH_FD, inheritable=False)
+        try:
+            self.fd = os.dup2(RESULT_FD, HIGH_FD, inheritable=False)
+        except OSError:  # Fewer are allowed.
+            self.fd = os.dup2(RESULT_FD, LOWER_FD, inheritable=False)
         os.close(RESULT_FD)
         self.owner = os.getpid()
 
