@@ -285,3 +285,21 @@ fn where_descriptors_are_few_executions_wait_and_none_fails() {
     // What stays is the sandboxes' /etc.
     conformance::wait_until("no private workspace is left", 10, || private_workspaces(&workspaces).len() <= 1);
 }
+
+#[test]
+fn a_session_whose_folder_was_shut_or_opened_is_its_own_again() {
+    let service = Service::with(&[]);
+    check_modes(&service);
+    if is_root("a_session_whose_folder_was_shut_or_opened_is_its_own_again as an ordinary user") {
+        check_modes(&of_somebody(":", &[]));
+    }
+}
+
+fn check_modes(service: &Service) {
+    for mode in ["0", "777"] {
+        let session = format!("mode-{mode}");
+        let run = |code: &str| service.execute(json!({"language": "shell", "code": code, "session_id": session}));
+        assert_completed(&run(&format!("echo kept > file; chmod {mode} .")));
+        assert_eq!(run("cat file; stat -c %a .")["stdout"], "kept\n700\n", "{mode}");
+    }
+}

@@ -6,6 +6,7 @@
 mod remove;
 mod uids;
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -100,9 +101,15 @@ impl Workspaces {
     pub fn session(&self, session_id: &str) -> io::Result<Workspace> {
         let folder = match self.open_folder(session_id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_session(session_id)?,
+            // Its program took its own rights to it away.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                remove::make_ours(&self.root, &CString::new(session_id)?)?;
+                self.open_folder(session_id)?
+            }
             opened => opened?,
         };
-        let owner = rustix::fs::fstat(&folder)?.st_uid;
+        let state = rustix::fs::fstat(&folder)?;
+        let owner = state.st_uid;
         let identity = match (&self.uids, owner) {
             (None, owner) if owner == rustix::process::geteuid().as_raw() => None,
             (Some(uids), owner) if uids.is_for_sessions(owner) => Some(Identity { uid: owner, gid: owner }),
@@ -116,6 +123,10 @@ impl Workspaces {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
             }
         };
+        // Or gave them to everybody on the host. A file system without modes refuses, and has nothing to keep.
+        if Mode::from_raw_mode(state.st_mode) != Mode::RWXU {
+            rustix::fs::fchmod(&folder, Mode::RWXU).ok();
+        }
         Ok(Workspace { folder: Arc::new(folder), identity, _private: None })
     }
 

@@ -105,7 +105,7 @@ fn open_folder(parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
 
 /// Gives us all rights to a folder that can't be opened, never to what a link in its place leads to.
 #[cfg(target_os = "linux")]
-fn make_ours(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+pub(super) fn make_ours(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
     let path = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&path);
     Ok(rustix::fs::chmod(format!("/proc/self/fd/{number}"), Mode::RWXU)?)
@@ -113,7 +113,7 @@ fn make_ours(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
 
 /// As above; there is no `/proc`, and the system call takes the flag that Linux only knows since 6.6.
 #[cfg(not(target_os = "linux"))]
-fn make_ours(parent: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+pub(super) fn make_ours(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
     Ok(rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
