@@ -303,3 +303,24 @@ fn check_modes(service: &Service) {
         assert_eq!(run("cat file; stat -c %a .")["stdout"], "kept\n700\n", "{mode}");
     }
 }
+
+#[test]
+fn what_is_mapped_of_a_memory_file_system_counts_once_without_cgroups_too() {
+    if !is_root("what_is_mapped_of_a_memory_file_system_counts_once_without_cgroups_too") {
+        return;
+    }
+    let service = of_somebody(":", &[]);
+    let code = "
+import mmap, time
+with open('/dev/shm/big', 'w+b') as file:
+    file.truncate(40 << 20)
+    place = mmap.mmap(file.fileno(), 40 << 20)
+for page in range(0, 40 << 20, 4096): place[page] = 1
+time.sleep(0.2)";
+    let within = |memory_mb: u64| {
+        service.execute(json!({"language": "python", "code": code, "limits": {"memory_mb": memory_mb}}))
+    };
+    assert_completed(&within(64));
+    // The control: that it counts.
+    conformance::assert_failed(&within(41), "out_of_memory");
+}

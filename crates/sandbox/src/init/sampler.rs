@@ -1,17 +1,27 @@
 //! Memory by measurement, for hosts where no cgroup can bound it: "best effort".
 //!
-//! Resident memory that is the execution's own (anonymous and shared, each process) and what its memory file systems
-//! hold is summed a hundred times a second. The cheap sum counts pages twice that processes share after a fork, so a
-//! sum over the limit is checked against proportional shares (`smaps_rollup`, proc_pid_smaps(5)) before it counts.
+//! Resident memory that is the execution's own (anonymous and shared, each process, with its page tables) and what its memory
+//! file systems and System V segments hold is summed a hundred times a second. Those that hold something and those that map
+//! it are mostly about the same pages, so the larger sum counts. The cheap sums count pages twice that processes share
+//! after a fork, so a sum over the limit is checked against proportional shares (`smaps_rollup`, proc_pid_smaps(5)) before
+//! it counts.
 
 use super::ProgramSpec;
 use super::tree::Tree;
+use crate::sys;
 
 /// Measures memory against a limit.
 pub struct Sampler {
     limit_bytes: u64,
     peak_bytes: u64,
     memory_folders: Vec<String>,
+}
+
+/// What a process, or several, have in memory.
+#[derive(Default)]
+struct Resident {
+    own_bytes: u64,
+    shared_bytes: u64,
 }
 
 impl Sampler {
@@ -23,11 +33,15 @@ impl Sampler {
     /// Whether more is in use now than allowed.
     pub fn exceeded(&mut self, tree: &Tree) -> bool {
         let pids = tree.pids();
-        let files: u64 = self.memory_folders.iter().map(|folder| held_by_file_system(folder)).sum();
-        let mut used = files + pids.iter().map(|pid| resident_bytes(*pid)).sum::<u64>();
+        let mut held: u64 = self.memory_folders.iter().map(|folder| held_by_file_system(folder)).sum();
+        if tree.ends_with_us() {
+            // Elsewhere they may be anybody's.
+            held += sys::system_v_bytes();
+        }
+        let total = |resident: Resident| resident.own_bytes + resident.shared_bytes.max(held);
+        let mut used = total(sum(&pids, resident));
         if used > self.limit_bytes && pids.len() > 1 {
-            used = files
-                + pids.iter().map(|pid| proportional_bytes(*pid).unwrap_or_else(|| resident_bytes(*pid))).sum::<u64>();
+            used = total(sum(&pids, |pid| proportional(pid).or_else(|| resident(pid))));
         }
         self.peak_bytes = self.peak_bytes.max(used);
         used > self.limit_bytes
@@ -39,25 +53,33 @@ impl Sampler {
     }
 }
 
+fn sum(pids: &[i32], of_one: impl Fn(i32) -> Option<Resident>) -> Resident {
+    pids.iter().filter_map(|pid| of_one(*pid)).fold(Resident::default(), |sum, one| Resident {
+        own_bytes: sum.own_bytes + one.own_bytes,
+        shared_bytes: sum.shared_bytes + one.shared_bytes,
+    })
+}
+
 fn held_by_file_system(folder: &str) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |fs| fs.f_blocks.saturating_sub(fs.f_bfree) * fs.f_frsize)
 }
 
-/// `RssAnon` and `RssShmem` of proc_pid_status(5).
-fn resident_bytes(pid: i32) -> u64 {
-    sum_of_lines(&format!("/proc/{pid}/status"), &["RssAnon:", "RssShmem:"]).unwrap_or(0)
+/// `RssAnon`, `VmPTE` and `RssShmem` of proc_pid_status(5).
+fn resident(pid: i32) -> Option<Resident> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let own_bytes = bytes_of(&text, "RssAnon:") + bytes_of(&text, "VmPTE:");
+    Some(Resident { own_bytes, shared_bytes: bytes_of(&text, "RssShmem:") })
 }
 
-/// Anonymous and shared pages, each divided by how many processes map it.
-fn proportional_bytes(pid: i32) -> Option<u64> {
-    sum_of_lines(&format!("/proc/{pid}/smaps_rollup"), &["Pss_Anon:", "Pss_Shmem:"])
+/// The same with pages divided by how many processes map them.
+fn proportional(pid: i32) -> Option<Resident> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let tables = std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(0, |text| bytes_of(&text, "VmPTE:"));
+    let own_bytes = bytes_of(&text, "Pss_Anon:") + tables;
+    Some(Resident { own_bytes, shared_bytes: bytes_of(&text, "Pss_Shmem:") })
 }
 
-fn sum_of_lines(path: &str, names: &[&str]) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let kib = text.lines().filter_map(|line| {
-        let rest = names.iter().find_map(|name| line.strip_prefix(name))?;
-        rest.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    });
-    Some(kib.sum::<u64>() * 1024)
+fn bytes_of(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
 }

@@ -188,6 +188,28 @@ pub fn children_usage() -> (u64, u64) {
     (micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
+/// Bytes in memory of the System V segments of this ipc namespace, mapped or not (SHM_INFO of shmctl(2)).
+pub fn system_v_bytes() -> u64 {
+    // Not in the libc crate for each C library: struct shm_info of linux/shm.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        used_ids: libc::c_int,
+        pages: libc::c_ulong,
+        resident_pages: libc::c_ulong,
+        swapped_pages: libc::c_ulong,
+        swap_attempts: libc::c_ulong,
+        swap_successes: libc::c_ulong,
+    }
+    const SHM_INFO: libc::c_int = 14;
+    let mut info = Info::default();
+    // SAFETY: with this command the kernel writes one such structure to the place given, and looks at no segment; sysconf only
+    // tells a number.
+    let (result, page_size) =
+        unsafe { (libc::syscall(libc::SYS_shmctl, 0, SHM_INFO, &raw mut info), libc::sysconf(libc::_SC_PAGESIZE)) };
+    if result < 0 { 0 } else { info.resident_pages * page_size as u64 }
+}
+
 /// Kills every process that this one may signal, itself excepted, and does so only in a pid namespace's init:
 /// elsewhere `kill(-1)` would reach far beyond the sandbox (kill(2)).
 pub fn kill_all_in_pid_namespace() {
