@@ -8,6 +8,7 @@ mod admission;
 pub mod cli;
 pub mod config;
 mod http;
+mod interpreters;
 mod offload;
 mod pipeline;
 mod state;

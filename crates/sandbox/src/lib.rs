@@ -52,6 +52,7 @@ use absent::plan;
 #[cfg(not(target_os = "linux"))]
 pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate};
 pub use isolation::{Isolation, Prepared, Remains};
+pub use plan::covered_by;
 pub use sys::{expect_signals, keep_little_memory, landlock_abi};
 
 /// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process

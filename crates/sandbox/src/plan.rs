@@ -184,6 +184,11 @@ pub fn layout() -> Layout {
     Layout { workspace: WORKSPACE.into(), files: FILES.into(), temp: "/tmp".into() }
 }
 
+/// Which folder that every sandbox has of its own lies over this path of the host, so that nothing of it can be shown.
+pub fn covered_by(path: &Path) -> Option<&'static str> {
+    ["/dev", "/etc", "/proc", FILES, "/tmp", WORKSPACE].into_iter().find(|own| path.starts_with(own))
+}
+
 /// Most files that a memory file system of this size holds.
 pub fn inodes(size_bytes: u64) -> u64 {
     (size_bytes / BYTES_PER_INODE).max(FEWEST_INODES)
@@ -311,6 +316,21 @@ pub(crate) mod tests {
         let named: Vec<String> = plan(&[]).mounts.iter().map(ToString::to_string).collect();
         assert_eq!(named[0], "binding /usr to /usr read-only");
         assert!(named.contains(&"mounting /proc".to_owned()) && named.contains(&"hiding /proc/keys".to_owned()));
+    }
+
+    #[test]
+    fn every_folder_of_a_sandboxs_own_covers_the_hosts() {
+        let own = |mount: &Mount| match mount {
+            Mount::Memory { path, .. } | Mount::BindWritable { path, .. } => Some(path.clone()),
+            Mount::Bind { source: Source::Etc, path } => Some(path.clone()),
+            Mount::Proc => Some("/proc".to_owned()),
+            _ => None,
+        };
+        let own: Vec<String> = plan(&[]).mounts.iter().filter_map(own).collect();
+        assert!(own.len() >= 6 && own.iter().all(|path| covered_by(&Path::new(path).join("x")).is_some()), "{own:?}");
+        for shown in ["/usr/lib", "/opt/python", "/home/me/python", "/tmpfs"] {
+            assert_eq!(covered_by(Path::new(shown)), None, "{shown}");
+        }
     }
 
     #[test]

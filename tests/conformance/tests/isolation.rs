@@ -287,6 +287,24 @@ fn where_descriptors_are_few_executions_wait_and_none_fails() {
 }
 
 #[test]
+fn an_interpreter_that_no_sandbox_could_see_is_refused_at_the_start() {
+    let home = Home::new();
+    let bin = home.path("bin");
+    std::fs::create_dir(&bin).expect("a folder");
+    std::fs::copy("/usr/bin/bash", bin.join("bash")).expect("a copy");
+    let mut command = home.command();
+    command.arg("serve").env("EXECUTOR_PORT", "0").env("SHELL_PATH", bin.join("bash"));
+    let output = output_within(60, &mut command);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("SHELL_PATH is not usable: ") && errors.contains("have a /tmp of their own"), "{errors}");
+    // The control: where nothing lies over it, it is used.
+    let service =
+        Service::at(home, &[("ISOLATION", "none"), ("SHELL_PATH", bin.join("bash").to_str().expect("a path"))]);
+    assert_completed(&service.run("shell", "true"));
+}
+
+#[test]
 fn a_session_whose_folder_was_shut_or_opened_is_its_own_again() {
     let service = Service::with(&[]);
     check_modes(&service);

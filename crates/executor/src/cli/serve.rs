@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use runtime::{Interpreter, Language};
+use runtime::Language;
 use rustix::process::{Resource, getrlimit};
 use sandbox::Isolation;
 use sandbox::bubblewrap::Bubblewrap;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Isolation as Wanted};
 use crate::http;
+use crate::interpreters;
 use crate::pipeline::{Choice, Executor};
 use crate::state::State;
 use crate::telemetry::log::LogHandle;
@@ -79,28 +80,23 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
              stand alone"
         );
     }
-    let configured = |language| match language {
-        Language::Python => config.python_path.as_deref(),
-        Language::Javascript => config.node_path_bin.as_deref(),
-        Language::Shell => config.shell_path.as_deref(),
-    };
-    let mut interpreters = HashMap::new();
+    let mut found_here = HashMap::new();
     for language in Language::ALL {
-        let found = Interpreter::find(language, configured(language));
-        if let (Err(error), Some(_)) = (&found, configured(language)) {
+        let found = interpreters::find(config, language);
+        if let (Err(error), Some(_)) = (&found, interpreters::named(config, language)) {
             bail!("{} is not usable: {error}", language.variable());
         }
         if let Err(error) = &found {
             tracing::warn!("No {}: {error}", language.name());
         }
-        interpreters.insert(language, found.map(Arc::new).map_err(|error| error.to_string()));
+        found_here.insert(language, found.map(Arc::new));
     }
     let workspaces = Arc::new(workspaces);
     let executor = |isolation, choice| Executor {
         isolation,
         choice,
         ground: ground.clone(),
-        interpreters: interpreters.clone(),
+        interpreters: found_here.clone(),
         workspaces: Arc::clone(&workspaces),
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,
         stop: CancellationToken::new(),

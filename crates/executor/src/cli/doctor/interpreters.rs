@@ -5,6 +5,7 @@ use runtime::{Interpreter, Language};
 use super::trial::Trial;
 use super::{Check, Status};
 use crate::config::Config;
+use crate::interpreters;
 
 /// A language with its interpreter, or why it has none.
 pub(super) struct Found {
@@ -16,13 +17,8 @@ pub(super) struct Found {
 
 pub(super) fn interpreters(config: &Config) -> Vec<Found> {
     let find = |language| {
-        let configured = match language {
-            Language::Python => config.python_path.as_deref(),
-            Language::Javascript => config.node_path_bin.as_deref(),
-            Language::Shell => config.shell_path.as_deref(),
-        };
-        let interpreter = Interpreter::find(language, configured).map_err(|error| error.to_string());
-        Found { language, configured: configured.is_some(), interpreter }
+        let configured = interpreters::named(config, language).is_some();
+        Found { language, configured, interpreter: interpreters::find(config, language) }
     };
     Language::ALL.into_iter().map(find).collect()
 }
