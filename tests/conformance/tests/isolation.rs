@@ -322,6 +322,55 @@ fn check_modes(service: &Service) {
     }
 }
 
+/// Executes its last arguments in a user namespace with all ids, in which there may be only so many pid namespaces.
+const FEW_NAMESPACES: &str = "
+import ctypes, os, sys
+libc, pid = ctypes.CDLL(None), os.getpid()
+(made, say_made), (mapped, say_mapped) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.read(made, 1)
+    for name in ('uid_map', 'gid_map'):
+        open(f'/proc/{pid}/{name}', 'w').write('0 0 4294967295')
+    os.write(say_mapped, b'x')
+    os._exit(0)
+assert libc.unshare(0x10000000 | 0x20000) == 0
+os.write(say_made, b'x')
+os.read(mapped, 1)
+os.wait()
+open('/proc/sys/user/max_pid_namespaces', 'w').write('6')
+os.execv(sys.argv[1], sys.argv[1:])";
+
+#[test]
+fn no_two_sandboxes_share_a_network_also_where_making_one_fails_in_between() {
+    if !is_root("no_two_sandboxes_share_a_network_also_where_making_one_fails_in_between") {
+        return;
+    }
+    let outer = ["/usr/bin/python3", "-I", "-c", FEW_NAMESPACES];
+    let service = Service::started_by(&outer, Home::new(), &[("ISOLATION", "native")]);
+    // Each takes the same port of its loopback, which only one in a network can.
+    let code = "import socket, time\nsocket.create_server(('127.0.0.1', 7777))\ntime.sleep(0.5)\n";
+    let request = json!({"language": "python", "code": code}).to_string();
+    let (mut ran, mut refused) = (0, 0);
+    for _ in 0..3 {
+        let answers = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..12).map(|_| scope.spawn(|| service.post(&request))).collect();
+            running.into_iter().map(|each| each.join().expect("an answer")).collect::<Vec<_>>()
+        });
+        for answer in answers {
+            if answer.status == 200 {
+                assert_completed(&answer.json());
+                ran += 1;
+            } else {
+                answer.assert_error(503, "Executor.IsolationUnavailable");
+                refused += 1;
+            }
+        }
+    }
+    assert!(ran > 3 && refused > 3, "{ran} ran, {refused} could not be made: the situation is another one");
+    assert!(service.log().contains("user.max_*_namespaces"), "{}", service.log());
+    service.assert_alive();
+}
+
 #[test]
 fn what_is_mapped_of_a_memory_file_system_counts_once_without_cgroups_too() {
     if !is_root("what_is_mapped_of_a_memory_file_system_counts_once_without_cgroups_too") {
