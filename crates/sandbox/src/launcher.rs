@@ -234,6 +234,9 @@ fn serve() -> io::Result<()> {
     sys::promise_one_thread()?;
     sys::give_up_favours();
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    // What bubblewrap leaves behind when it is killed is collected here. The next in line is a container's first process, which may be
+    // the service, and that collects nobody but this one.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A terminal's Ctrl-C must reach the service alone, which then ends its executions in order.
     rustix::process::setsid().ok();
     let channel = sys::inherited_fd(0).ok_or(io::ErrorKind::NotConnected)?;

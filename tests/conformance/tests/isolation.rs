@@ -3,9 +3,9 @@
 //! A situation is made for one process: by a mount namespace of the test's own, a system call filter, another user.
 #![cfg(target_os = "linux")]
 
-use conformance::process::private_workspaces;
+use conformance::process::{below, private_workspaces};
 use conformance::{Home, Service, assert_completed, is_root, output_within, started_by};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -390,4 +390,24 @@ time.sleep(0.2)";
     assert_completed(&within(64));
     // The control: that it counts.
     conformance::assert_failed(&within(41), "out_of_memory");
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_leaves_no_dead_uncollected() {
+    if !is_root("as_the_first_process_of_a_container_it_leaves_no_dead_uncollected") {
+        return;
+    }
+    let outer = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];
+    for isolation in ["native", "bubblewrap"] {
+        let service = Service::started_by(&outer, Home::new(), &[("ISOLATION", isolation)]);
+        for _ in 0..10 {
+            assert_completed(&service.run("shell", "sleep 100 & (setsid sleep 100 &)"));
+        }
+        let dead = || below(service.pid()).into_iter().filter(|process| process.ends_with('Z')).count();
+        conformance::wait_until("all dead are collected", 10, || dead() == 0);
+        // What the test started hears of no signal to stop.
+        let service_itself = below(service.pid()).into_iter().find(|process| process.contains("(sandbox-execut"));
+        let pid = service_itself.and_then(|process| Pid::from_raw(process.split_once(' ')?.0.parse().ok()?));
+        kill_process(pid.expect("the service"), Signal::TERM).expect("it is there");
+    }
 }
