@@ -156,6 +156,19 @@ fn where_parts_of_proc_are_hidden_there_is_none_inside() {
     ] {
         assert_completed(&service.run(language, code));
     }
+    // Its memory is measured all the same, that of all processes together.
+    let many = r"
+import os, time
+for _ in range(8):
+    if os.fork() == 0:
+        data = b'x' * (40 << 20)
+        time.sleep(20)
+time.sleep(20)";
+    let request =
+        |memory_mb: u64| json!({"language": "python", "code": many, "limits": {"memory_mb": memory_mb}, "timeout": 3});
+    conformance::assert_failed(&service.execute(request(128)), "out_of_memory");
+    // The control: with enough of it only time runs out.
+    assert_eq!(service.execute(request(500))["status"], "timeout");
     // The control: where nothing is hidden there is one.
     let service = of_somebody(":", &[("ISOLATION", "auto")]);
     assert_eq!(details(&service)["lacks"], json!([]));

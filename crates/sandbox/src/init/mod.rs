@@ -6,6 +6,7 @@
 //! when the program ends or the service says so kills everything else, so that its own end means that nothing of
 //! the execution is alive (pid_namespaces(7)). It is not dumpable, has an empty environment and holds no secret.
 
+mod proc;
 mod program;
 mod sampler;
 mod tree;
@@ -21,6 +22,7 @@ pub use crate::failure::Failure;
 use crate::limits::Rlimits;
 use crate::outcome::FullFolder;
 use crate::sys::{self, Reaped};
+use proc::Proc;
 use sampler::Sampler;
 use tree::Tree;
 
@@ -132,25 +134,28 @@ pub fn main() -> i32 {
         channel::send(control.as_fd(), &Report::Failed(Failure::new("one-thread", error)), &[]).ok();
         return 125;
     }
-    run(&control, Vec::new())
+    run(&control, Vec::new(), None)
 }
 
-/// The same in a process that was made to be one; `lacks` is what its sandbox has to do without.
-pub fn run(control: &OwnedFd, lacks: Vec<String>) -> i32 {
-    if let Err(failure) = serve(control, lacks) {
+/// The same in a process that was made to be one; `lacks` is what its sandbox has to do without, and `outer_proc` the `/proc`
+/// outside where it has none of its own.
+pub fn run(control: &OwnedFd, lacks: Vec<String>, outer_proc: Option<OwnedFd>) -> i32 {
+    if let Err(failure) = serve(control, lacks, outer_proc) {
         channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
         return 125;
     }
     0
 }
 
-fn serve(control: &OwnedFd, lacks: Vec<String>) -> Result<(), Failure> {
+fn serve(control: &OwnedFd, lacks: Vec<String>, outer_proc: Option<OwnedFd>) -> Result<(), Failure> {
     drop(sys::inherited_fd(2));
+    let proc = outer_proc.map_or_else(Proc::here, |folder| Ok(Proc::outside(folder)));
+    let proc = proc.map_err(|error| Failure::new("proc", error))?;
     // Opened before the process stops being dumpable, which would give the file to root (proc_pid_io(5)).
-    let io_counters = std::fs::File::open("/proc/self/io").ok();
+    let io_counters = proc.own("io").ok();
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| Failure::new("dumpable", error))?;
-    let tree = Tree::adopt().map_err(|error| Failure::new("subreaper", error))?;
+    let tree = Tree::adopt(proc).map_err(|error| Failure::new("subreaper", error))?;
     // The end of the channel tells it too when the service is gone, but not while it is stopped. Where its own end would not be
     // everybody's, it has to live until it has killed the others.
     rustix::process::set_parent_process_death_signal(tree.ends_with_us().then_some(rustix::process::Signal::KILL))

@@ -7,6 +7,7 @@
 //! it counts.
 
 use super::ProgramSpec;
+use super::proc::Proc;
 use super::tree::Tree;
 use crate::sys;
 
@@ -39,9 +40,10 @@ impl Sampler {
             held += sys::system_v_bytes();
         }
         let total = |resident: Resident| resident.own_bytes + resident.shared_bytes.max(held);
-        let mut used = total(sum(&pids, resident));
+        let proc = &tree.proc;
+        let mut used = total(sum(&pids, |pid| resident(proc, pid)));
         if used > self.limit_bytes && pids.len() > 1 {
-            used = total(sum(&pids, |pid| proportional(pid).or_else(|| resident(pid))));
+            used = total(sum(&pids, |pid| proportional(proc, pid).or_else(|| resident(proc, pid))));
         }
         self.peak_bytes = self.peak_bytes.max(used);
         used > self.limit_bytes
@@ -65,16 +67,16 @@ fn held_by_file_system(folder: &str) -> u64 {
 }
 
 /// `RssAnon`, `VmPTE` and `RssShmem` of proc_pid_status(5).
-fn resident(pid: i32) -> Option<Resident> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+fn resident(proc: &Proc, pid: i32) -> Option<Resident> {
+    let text = proc.text(pid, "status")?;
     let own_bytes = bytes_of(&text, "RssAnon:") + bytes_of(&text, "VmPTE:");
     Some(Resident { own_bytes, shared_bytes: bytes_of(&text, "RssShmem:") })
 }
 
 /// The same with pages divided by how many processes map them.
-fn proportional(pid: i32) -> Option<Resident> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let tables = std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(0, |text| bytes_of(&text, "VmPTE:"));
+fn proportional(proc: &Proc, pid: i32) -> Option<Resident> {
+    let text = proc.text(pid, "smaps_rollup")?;
+    let tables = proc.text(pid, "status").map_or(0, |text| bytes_of(&text, "VmPTE:"));
     let own_bytes = bytes_of(&text, "Pss_Anon:") + tables;
     Some(Resident { own_bytes, shared_bytes: bytes_of(&text, "Pss_Shmem:") })
 }

@@ -6,11 +6,14 @@
 
 use std::io;
 
+use super::proc::Proc;
 use crate::sys::{self, Reaped};
 
 /// The processes below this init.
 pub struct Tree {
     own_namespace: bool,
+    /// Where they are looked up.
+    pub proc: Proc,
 }
 
 impl Tree {
@@ -18,12 +21,12 @@ impl Tree {
     ///
     /// # Errors
     /// prctl(2)'s own.
-    pub fn adopt() -> io::Result<Self> {
+    pub fn adopt(proc: Proc) -> io::Result<Self> {
         let own_namespace = std::process::id() == 1;
         if !own_namespace {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
-        Ok(Self { own_namespace })
+        Ok(Self { own_namespace, proc })
     }
 
     /// Whether the kernel ends all of it when this process ends (pid_namespaces(7)).
@@ -33,14 +36,11 @@ impl Tree {
 
     /// The pids of all processes in it.
     pub fn pids(&self) -> Vec<i32> {
-        let numbers = std::fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        let numbers = self.proc.pids().into_iter();
         if self.own_namespace {
             return numbers.filter(|&pid| pid != 1).collect();
         }
-        let parents: Vec<(i32, i32)> = numbers.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+        let parents: Vec<(i32, i32)> = numbers.filter_map(|pid| Some((pid, self.parent_of(pid)?))).collect();
         let mut found = vec![std::process::id() as i32];
         let mut next = 0;
         while let Some(&this) = found.get(next) {
@@ -69,10 +69,9 @@ impl Tree {
             }
         }
     }
-}
 
-/// The fourth field of `/proc/pid/stat`, counted after the name, which may hold anything (proc_pid_stat(5)).
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    /// The fourth field of `/proc/pid/stat`, counted after the name, which may hold anything (proc_pid_stat(5)).
+    fn parent_of(&self, pid: i32) -> Option<i32> {
+        self.proc.text(pid, "stat")?.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, CapabilitySets};
 
@@ -59,7 +59,7 @@ impl Seed<'_> {
 /// Sets everything up and is the init until its end; returns its exit code.
 pub fn main(seed: &Seed<'_>) -> i32 {
     match become_init(seed) {
-        Ok((control, lacks)) => init::run(&control, lacks),
+        Ok((control, lacks, outer_proc)) => init::run(&control, lacks, outer_proc),
         Err(failure) => {
             channel::send(seed.control.as_fd(), &Report::Failed(failure), &[]).ok();
             125
@@ -67,8 +67,8 @@ pub fn main(seed: &Seed<'_>) -> i32 {
     }
 }
 
-/// The init's end of the control channel, and what the sandbox has to do without.
-fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>), Failure> {
+/// The init's end of the control channel, what the sandbox has to do without, and the `/proc` outside if it has none.
+fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>, Option<OwnedFd>), Failure> {
     let fail = |step: &'static str| move |error: io::Error| Failure::new(step, error);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let host_proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
@@ -102,9 +102,10 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>), Failure> {
     }
     give_up_capabilities().map_err(|error| Failure::new("capabilities", error))?;
     rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
-    drop((host_proc, tree.proc));
-    let control = keep_only(seed.control, seed.stderr).map_err(fail("descriptors"))?;
-    Ok((control, tree.lacks))
+    drop(tree.proc);
+    let (control, outer_proc) =
+        keep_only(seed.control, seed.stderr, host_proc, !tree.has_proc).map_err(fail("descriptors"))?;
+    Ok((control, tree.lacks, outer_proc))
 }
 
 /// Maps the program's ids to these of the user namespace above, where they are this process's own (user_namespaces(7)).
@@ -151,18 +152,31 @@ fn give_up_capabilities() -> rustix::io::Result<()> {
     rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
-/// Closes every descriptor but what the init needs, under its numbers; the launcher's own above all.
-fn keep_only(control: &OwnedFd, stderr: &OwnedFd) -> io::Result<OwnedFd> {
+/// Closes every descriptor but what the init needs, under its numbers; the launcher's own above all. The `/proc` outside is
+/// kept only where its memory could not be measured without.
+fn keep_only(
+    control: &OwnedFd,
+    stderr: &OwnedFd,
+    host_proc: OwnedFd,
+    keep_proc: bool,
+) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    const PROC_FD: i32 = CONTROL_FD + 1;
     let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
     let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD);
-    let kept = [high(null.as_fd())?, high(null.as_fd())?, high(stderr.as_fd())?, high(control.as_fd())?];
+    let wanted = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd(), host_proc.as_fd()];
+    let wanted = &wanted[..if keep_proc { wanted.len() } else { wanted.len() - 1 }];
+    let kept = wanted.iter().map(|fd| high(*fd)).collect::<Result<Vec<OwnedFd>, _>>()?;
     for (number, fd) in kept.iter().enumerate() {
         sys::place_fd(fd.as_raw_fd(), number as i32)?;
     }
-    drop((kept, null));
+    let first_closed = kept.len() as i32;
+    drop((kept, null, host_proc));
     // The owners of what this closes, the launcher's, are never looked at again: the process ends without going back to them.
-    sys::close_from(CONTROL_FD + 1)?;
+    sys::close_from(first_closed)?;
     let control = sys::inherited_fd(CONTROL_FD).ok_or(io::ErrorKind::NotConnected)?;
-    rustix::io::ioctl_fioclex(&control)?;
-    Ok(control)
+    let outer_proc = sys::inherited_fd(PROC_FD);
+    for kept in [Some(&control), outer_proc.as_ref()].into_iter().flatten() {
+        rustix::io::fcntl_setfd(kept, FdFlags::CLOEXEC)?;
+    }
+    Ok((control, outer_proc))
 }

@@ -50,6 +50,8 @@ pub struct Material<'a> {
 pub struct Tree {
     /// `/proc` of this pid namespace, writable and attached nowhere, where it was asked for and can be mounted.
     pub proc: Option<OwnedFd>,
+    /// Whether `/proc` could be mounted.
+    pub has_proc: bool,
     /// What could not be had, as sentences.
     pub lacks: Vec<String>,
 }
@@ -73,7 +75,7 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
     let root = tmpfs(ROOT_BYTES, 0o755, BASE | NO_EXEC).map_err(fail("root"))?;
     attach(&root, Path::new(STAGING)).map_err(|error| Failure::new("root", error))?;
     rustix::process::fchdir(&root).map_err(fail("root"))?;
-    let mut builder = Builder { material, has_proc: false, tree: Tree { proc: None, lacks: Vec::new() } };
+    let mut builder = Builder { material, tree: Tree { proc: None, has_proc: false, lacks: Vec::new() } };
     for (index, (mount, copy)) in mounts.iter().zip(copies).enumerate() {
         builder.carry_out(mount, copy).map_err(|error| Failure::at(MOUNT_STEP, index, error))?;
     }
@@ -135,7 +137,6 @@ fn is_null(file: &OwnedFd) -> io::Result<bool> {
 
 struct Builder<'a> {
     material: &'a Material<'a>,
-    has_proc: bool,
     tree: Tree,
 }
 
@@ -164,7 +165,7 @@ impl Builder<'_> {
                 present(attach(&tmpfs(4096, 0o555, BASE | NO_EXEC | READ_ONLY)?, below(path)))
             }
             // There is none to change anything in.
-            Mount::ReadOnly { path } if path == "/proc" && !self.has_proc => Ok(()),
+            Mount::ReadOnly { path } if path == "/proc" && !self.tree.has_proc => Ok(()),
             Mount::ReadOnly { path } => {
                 let top = rustix::fs::open(below(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 sys::mount_setattr(top.as_fd(), READ_ONLY.bits().into(), false)
@@ -186,7 +187,7 @@ impl Builder<'_> {
             Err(error) => return Err(error.into()),
         };
         attach(&proc, Path::new("proc"))?;
-        self.has_proc = true;
+        self.tree.has_proc = true;
         if self.material.keep_proc {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             self.tree.proc = Some(rustix::mount::open_tree(CWD, "proc", flags)?);

@@ -12,6 +12,7 @@ use super::{Arch, Check, Rule};
 pub(super) const EPERM: u16 = 1;
 /// No such call: libraries probe for it and fall back.
 pub(super) const ENOSYS: u16 = 38;
+const ENOMEM: u16 = 12;
 const EINVAL: u16 = 22;
 const ENOPROTOOPT: u16 = 92;
 const EPROTONOSUPPORT: u16 = 93;
@@ -87,6 +88,12 @@ const SOCKET: &[Check] = &[
     Check::only(1, 0xf, &[1, 2, 3, 5], ESOCKTNOSUPPORT),
     Check::only(2, u32::MAX, &[0, 1, 6, 17, 58, 255], EPROTONOSUPPORT),
 ];
+
+/// mmap(2), memfd_create(2), shmget(2): no huge pages that the host set aside (MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB): no
+/// memory controller counts them. The error is that of a host which has none. Transparent ones stay.
+const MMAP: &[Check] = &[Check::only(3, 0x4_0000, &[0], ENOMEM)];
+const MEMFD: &[Check] = &[Check::only(1, 4, &[0], EINVAL)];
+const SHMGET: &[Check] = &[Check::only(2, 0o4000, &[0], EPERM)];
 
 /// mknod(2): regular files (0 is one too), FIFOs and sockets, no devices.
 const MKNOD: &[Check] = &[Check::only(1, 0o170_000, NO_DEVICES, EPERM)];
@@ -175,10 +182,10 @@ pub(super) const TABLE: &[Group] = &[
     // Memory: JITs map and re-protect (V8, wasm, ctypes), pkeys guard the code space of V8, mseal
     // and shadow stacks only ever restrict. RLIMIT_MEMLOCK bounds the locks.
     Group(Rule::Allow, calls! {
-        brk 12 214; mmap 9 222; munmap 11 215; mprotect 10 226; mremap 25 216; madvise 28 233;
+        brk 12 214; munmap 11 215; mprotect 10 226; mremap 25 216; madvise 28 233;
         mincore 27 232; msync 26 227; remap_file_pages 216 234; mlock 149 228; mlock2 325 284;
         mlockall 151 230; munlock 150 229; munlockall 152 231; pkey_alloc 330 289;
-        pkey_free 331 290; pkey_mprotect 329 288; memfd_create 319 279; membarrier 324 283;
+        pkey_free 331 290; pkey_mprotect 329 288; membarrier 324 283;
         mseal 462 462; map_shadow_stack 453 453;
     }),
     // Acting on the memory of another process asks the kernel for ptrace rights first; on itself,
@@ -251,7 +258,7 @@ pub(super) const TABLE: &[Group] = &[
     // System V and POSIX message queues, semaphores and shared memory (multiprocessing): the ipc
     // namespace is the sandbox's own.
     Group(Rule::Allow, calls! {
-        shmget 29 194; shmat 30 196; shmctl 31 195; shmdt 67 197; semget 64 190; semop 65 193;
+        shmat 30 196; shmctl 31 195; shmdt 67 197; semget 64 190; semop 65 193;
         semtimedop 220 192; semctl 66 191; msgget 68 186; msgsnd 69 189; msgrcv 70 188;
         msgctl 71 187; mq_open 240 180; mq_unlink 241 181; mq_timedsend 242 182;
         mq_timedreceive 243 183; mq_notify 244 184; mq_getsetattr 245 185;
@@ -330,6 +337,9 @@ pub(super) const TABLE: &[Group] = &[
     // Lends user pages to a pipe, past copy-on-write (CVE-2020-29374); writev does the same work.
     Group(Rule::Errno(ENOSYS), calls! { vmsplice 278 75; }),
     Group(Rule::Arguments(CLONE), calls! { clone 56 220; }),
+    Group(Rule::Arguments(MMAP), calls! { mmap 9 222; }),
+    Group(Rule::Arguments(MEMFD), calls! { memfd_create 319 279; }),
+    Group(Rule::Arguments(SHMGET), calls! { shmget 29 194; }),
     Group(Rule::Arguments(IOCTL), calls! { ioctl 16 29; }),
     Group(Rule::Arguments(PERSONALITY), calls! { personality 135 92; }),
     Group(Rule::Arguments(PRCTL), calls! { prctl 157 167; }),

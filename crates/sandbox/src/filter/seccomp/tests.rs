@@ -241,6 +241,23 @@ fn mknod_makes_no_devices() {
 }
 
 #[test]
+fn the_huge_pages_of_the_host_stay_its_own() {
+    const ENOMEM: u32 = 0x0005_000c;
+    const EINVAL: u32 = 0x0005_0016;
+    // MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, with a size as well; without.
+    on_each("mmap", &[(3, 0x4_0022)], ENOMEM);
+    on_each("mmap", &[(3, 0x4_0022 | 21 << 26 | JUNK)], ENOMEM);
+    on_each("mmap", &[(3, 0x22)], ALLOW);
+    on_each("mmap", &[(3, 0x2_0022 | JUNK)], ALLOW);
+    // MFD_CLOEXEC | MFD_ALLOW_SEALING, and MFD_HUGETLB beside it.
+    on_each("memfd_create", &[(1, 3)], ALLOW);
+    on_each("memfd_create", &[(1, 7)], EINVAL);
+    // IPC_CREAT, and SHM_HUGETLB beside it.
+    on_each("shmget", &[(2, 0o1600)], ALLOW);
+    on_each("shmget", &[(2, 0o5600)], REFUSED);
+}
+
+#[test]
 fn readers_of_shared_files_are_not_watched() {
     // IN_ACCESS, IN_CLOSE_NOWRITE, IN_OPEN, IN_ALL_EVENTS.
     for mask in [1, 0x10, 0x20, 0xfff] {
