@@ -26,6 +26,8 @@ MEASURING = {
         "daemons_are_gone_when_the_answer_is_sent": "its program has three seconds to start, fork and beat",
         "a_child_left_behind_does_not_hold_the_answer": "bounds the time of whole executions",
         "a_fork_bomb_is_contained": "bounds the time of /health",
+        "the_metrics_are_the_programs_own": "bounds the CPU time of starting; the scenarios look at the metrics too",
+        "the_share_of_cpu_is_limited": "bounds the CPU time of starting; the scenarios look at the share too",
         "a_flood_of_output_is_drained_counted_and_cut": "800 MB through emulated pipes",
     },
     "service": {
