@@ -310,7 +310,7 @@ fn killed(table: &mut Table, small: Column, host: &Host, start: impl Fn(conforma
     let groups = || process::control_groups(instance);
     let left_behind = groups();
     let again = start(home).expect("the adapter was there before");
-    // The instance's own group, and in version 2 that of the service.
+    // The instance's own group, and in version 2 those of the service and of what builds sandboxes.
     let found: Vec<String> =
         groups().into_iter().filter(|path| left_behind.contains(path) && is_of_an_execution(path, instance)).collect();
     let control = match left_behind.iter().any(|path| is_of_an_execution(path, instance)) {
@@ -326,5 +326,5 @@ fn killed(table: &mut Table, small: Column, host: &Host, start: impl Fn(conforma
 
 fn is_of_an_execution(path: &str, instance: &str) -> bool {
     let below = path.split_once(&format!("sandbox-executor-{instance}/")).map(|(_, name)| name);
-    below.is_some_and(|name| !["service", "probe"].contains(&name))
+    below.is_some_and(|name| !["service", "builders", "probe"].contains(&name))
 }
