@@ -99,7 +99,7 @@ class Steps:
         """The verdict on the output of a test binary."""
         counts = re.findall(r"test result: \w+\. (\d+) passed; (\d+) failed", text)
         passed = sum(int(count) for count, _ in counts)
-        skips = [line.split("SKIPPED", 1)[1].strip(": \n") for line in text.splitlines() if "SKIPPED:" in line]
+        skips = re.findall(r"SKIPPED(?:, \d+ tests?)?: (.*)", text)
         wrong = [why for why in skips if not any(right in why for right in RIGHTLY_SKIPPED)]
         for why in sorted(set(skips)):
             say("SKIP", title, f"{skips.count(why)} ×: {why}")
