@@ -149,8 +149,14 @@ impl Launcher {
             match connected.request(spawn, &self.executable, &fds).await {
                 Ok(Ok(pidfd)) => return Ok(pidfd),
                 Ok(Err(failure)) => return Err(failure.into_error(Stage::Namespaces, None)),
-                // A launcher that died is replaced once; its sandboxes died with it.
-                Err(error) if is_gone(&error) && !last_try => *connection = None,
+                // A launcher that died is replaced; its sandboxes died with it.
+                Err(error) if is_gone(&error) => {
+                    *connection = None;
+                    // An order that it had taken may have come to a process that used the channel: it is not given twice.
+                    if last_try || error.kind() == io::ErrorKind::ConnectionAborted {
+                        return Err(failed(error));
+                    }
+                }
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -159,7 +165,8 @@ impl Launcher {
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted)
 }
 
 impl Connection {
@@ -183,7 +190,7 @@ impl Connection {
         }
         self.channel.send(&Spawn { number, ..spawn.clone() }, &all).await?;
         loop {
-            let answer = self.channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::BrokenPipe)?;
+            let answer = self.channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::ConnectionAborted)?;
             let pidfd = answer.fds.into_iter().next();
             match (answer.message, pidfd) {
                 (Spawned { number: other, .. }, pidfd) if other != number => {
