@@ -29,6 +29,14 @@ pub fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds) * times.unwrap_or(1).max(1)
 }
 
+/// Copies a program by a process of its own: while this one has a program open for writing, another thread may fork and hold it
+/// open, and then nobody can execute it (execve(2), ETXTBSY).
+#[track_caller]
+pub fn copy_program(program: &std::path::Path, target: &std::path::Path) {
+    let copied = std::process::Command::new("/bin/cp").arg(program).arg(target).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{} could not be copied", program.display());
+}
+
 /// Says past what the test runner keeps to itself that a test is left out, and why.
 pub fn skipped(test: &str, why: &str) {
     let text = format!("\n  SKIPPED, 1 test: {test}: {why}\n");

@@ -33,7 +33,7 @@ fn bubblewrap_that_is_setuid_or_old() {
     let home = Home::new();
     let copy = home.path("bwrap");
     let over = format!("mount --bind {} /usr/bin/bwrap", copy.display());
-    std::fs::copy("/usr/bin/bwrap", &copy).expect("a copy");
+    conformance::copy_program("/usr/bin/bwrap".as_ref(), &copy);
     let mode = |mode| std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(mode)).expect("a mode");
     mode(0o4755);
     let found = findings(&mut after_mounts(&over, &doctor(&home)));
@@ -75,7 +75,7 @@ fn an_adapter_that_is_slow() {
         return;
     }
     let home = Home::new();
-    std::fs::copy("/usr/bin/bwrap", home.path("real")).expect("a copy");
+    conformance::copy_program("/usr/bin/bwrap".as_ref(), &home.path("real"));
     let script = "#!/bin/sh\n[ \"$1\" = --version ] || sleep 0.8\nexec /opt/bwrap \"$@\"\n";
     std::fs::set_permissions(home.write("slow", script), std::fs::Permissions::from_mode(0o755)).expect("a mode");
     let over = |name: &str| {
