@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -28,6 +28,9 @@ use crate::native::child::{self, Seed};
 use crate::plan::SandboxPlan;
 use crate::policy::Identity;
 use crate::sys;
+
+/// How long the launcher leaves the processors to what it has just made before it prepares for the next.
+const BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// First argument of a process that is to be a launcher.
 pub const LAUNCHER_ARGUMENT: &str = "launcher";
@@ -258,7 +261,8 @@ fn serve() -> io::Result<()> {
     let mut network = Network::default();
     loop {
         let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
-        match rustix::event::poll(&mut waiting, None) {
+        match rustix::event::poll(&mut waiting, network.is_to_be_made().then_some(&BREATH)) {
+            Ok(0) => network.make(),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -270,7 +274,6 @@ fn serve() -> io::Result<()> {
                 Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
                 Err(failure) => channel::send(channel.as_fd(), &Spawned { number, failed: Some(failure) }, &[])?,
             }
-            network.prepare();
         }
         if ended {
             rustix::io::read(&children, &mut [0u8; 128]).ok();
@@ -280,7 +283,7 @@ fn serve() -> io::Result<()> {
 }
 
 /// The network of the next sandbox. Making a network namespace takes the kernel half a millisecond, so the launcher always stands
-/// in a fresh one, which its next child inherits; it moves on to another when the answer to the order is out.
+/// in a fresh one, which its next child inherits; it moves on to another when the child has had time to build its sandbox.
 #[derive(Default)]
 struct Network {
     /// Whether any was ever asked for: nothing else of the launcher's minds where it is.
@@ -301,11 +304,13 @@ impl Network {
         Ok(())
     }
 
+    fn is_to_be_made(&self) -> bool {
+        self.wanted && !self.is_fresh
+    }
+
     /// Ahead of the next order. Where that fails, the order meets the same and says so.
-    fn prepare(&mut self) {
-        if self.wanted {
-            self.refresh().ok();
-        }
+    fn make(&mut self) {
+        self.wanted = self.refresh().is_ok();
     }
 }
 

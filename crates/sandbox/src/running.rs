@@ -63,10 +63,8 @@ impl Remains {
         tree.kill();
         tree.dead().await?;
         drop((control, tree, folders));
-        match cgroup {
-            Some(cgroup) => tokio::task::spawn_blocking(move || cgroup.remove()).await?,
-            None => Ok(()),
-        }
+        // Nothing of it is alive, so there is nothing to wait for.
+        cgroup.map_or(Ok(()), Cgroup::remove)
     }
 }
 
