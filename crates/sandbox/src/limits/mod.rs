@@ -215,14 +215,13 @@ impl Cgroups {
         Cgroup::create(Arc::clone(&self.shared), name, limits)
     }
 
-    /// Files through which the processes that build a sandbox move themselves out of the service's own group with [`enter`],
-    /// before they take a cgroup namespace of their own: what a program in it then sees of its group has no name of the host's
-    /// groups in it (cgroup_namespaces(7)).
+    /// Files through which the launcher, and with it all that it makes, moves out of the service's own group with [`enter`]: what
+    /// a program sees of its group, in a cgroup namespace of its own, then has no name of the host's groups in it
+    /// (cgroup_namespaces(7)).
     ///
     /// In version 1 they lead into the instance's group. In version 2 that can't hold processes. Where the service moved into a
     /// leaf of it, its children are there from birth and nothing is needed; where it stayed at the top of the system they lead
-    /// into a leaf of their own. That move waits as [`Cgroup::attach`] does, and spares the program's own, right after it, the wait.
-    /// Not for processes that are born in the execution's group.
+    /// into a leaf of their own. That move waits as [`Cgroup::attach`] does, once for each launcher.
     ///
     /// # Errors
     /// That of making or opening them.
