@@ -151,14 +151,13 @@ enum Birth {
 
 impl Birth {
     fn of(ground: &Ground, policy: &Policy, body: &Body) -> Result<Self, SandboxError> {
-        let failed = |error| SandboxError::io(Stage::Limits, "creating the execution's cgroup", error);
         if !matches!(body, Body::Init { .. }) || !ground.cgroups.has_births() {
             return Ok(Self::Beside);
         }
         // The init is one of its processes.
         let limits = Limits { processes: policy.limits.processes.saturating_add(1), ..policy.limits.clone() };
-        let cgroup = ground.cgroups.create(&policy.name, &limits).map_err(failed)?;
-        let folder = cgroup.birthplace().map_err(failed)?;
+        let cgroup = ground.cgroups.create(&policy.name, &limits).map_err(no_cgroup)?;
+        let folder = cgroup.birthplace().map_err(no_cgroup)?;
         Ok(Self::Before(cgroup, folder))
     }
 
@@ -172,12 +171,13 @@ impl Birth {
     fn finish(self, ground: &Ground, policy: &Policy) -> Result<Cgroup, SandboxError> {
         match self {
             Self::Before(cgroup, _) => Ok(cgroup),
-            Self::Beside => ground
-                .cgroups
-                .create(&policy.name, &policy.limits)
-                .map_err(|error| SandboxError::io(Stage::Limits, "creating the execution's cgroup", error)),
+            Self::Beside => ground.cgroups.create(&policy.name, &policy.limits).map_err(no_cgroup),
         }
     }
+}
+
+fn no_cgroup(error: io::Error) -> SandboxError {
+    SandboxError::io(Stage::Limits, "creating the execution's cgroup", error)
 }
 
 /// The init's pid, from the credentials that the kernel put beside its first message, and what the sandbox has to do without.
