@@ -140,6 +140,16 @@ settings! {
         /// The shell. Not set, it is looked for in the standard system folders.
         SHELL_PATH => shell_path: Option<PathBuf> = "", rule::optional(rule::absolute_path()), "FILE";
     }
+    "Warming" {
+        /// Idle Python interpreters that are kept ahead, at most, each in a sandbox of its own; 0 keeps none. Not set, it is two for
+        /// each processor.
+        WARM_PYTHON => warm_python: Option<usize> = "", rule::optional(rule::whole(0..=1_000)), "COUNT";
+        /// Idle Node.js processes that are kept ahead, at most; 0 keeps none. Not set, it is one for each processor.
+        WARM_NODE => warm_node: Option<usize> = "", rule::optional(rule::whole(0..=1_000)), "COUNT";
+        /// Python modules that are imported ahead, where they are installed. They are imported outside of any execution: name only
+        /// what you trust.
+        WARM_PYTHON_IMPORTS => warm_python_imports: Vec<String> = "asyncio,base64,collections,contextlib,copy,csv,dataclasses,datetime,decimal,enum,functools,hashlib,inspect,io,itertools,json,linecache,math,pathlib,random,re,shutil,statistics,string,subprocess,tempfile,textwrap,threading,time,traceback,typing,urllib.parse,uuid", rule::modules(), "MODULES";
+    }
     "Log" {
         /// Least level that is logged. DEBUG also shows what the libraries say below WARNING.
         LOG_LEVEL => log_level: Level = "INFO", rule::one_of(Level::NAMES), "LEVEL";

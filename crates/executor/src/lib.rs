@@ -13,6 +13,7 @@ mod offload;
 mod pipeline;
 mod state;
 pub mod telemetry;
+mod warm;
 mod workspace;
 
 #[cfg(fuzzing)]

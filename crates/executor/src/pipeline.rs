@@ -1,17 +1,18 @@
-//! The way of an execution, on one page: admitted → workspace → sandbox → program → verdict → answer.
+//! The way of an execution, on one page: admitted → workspace → sandbox → program → verdict → answer. The first steps of it may
+//! have been gone before it came ([`crate::warm`]).
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use runtime::warm::Waiting;
 use runtime::{Interpreter, Invocation, Language, Verdict};
-use sandbox::Isolation;
-use sandbox::Remains;
+use sandbox::{Isolation, Prepared, Remains};
 use sandbox::capture::Chunk;
 use sandbox::error::{SandboxError, Stage};
-use sandbox::outcome::Captured;
-use sandbox::policy::{Limits, Policy};
+use sandbox::outcome::{Captured, Outcome};
+use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::request::{ExecuteRequest, RequestedLimits};
 use crate::config::Config;
 use crate::offload::offload;
+use crate::warm::{self, Body, Stand, Warm};
 use crate::workspace::{Workspace, Workspaces};
 
 const MIB: u64 = 1024 * 1024;
@@ -37,6 +39,8 @@ pub struct Executor {
     pub interpreters: HashMap<Language, Result<Arc<Interpreter>, String>>,
     /// Where they work.
     pub workspaces: Arc<Workspaces>,
+    /// What was made ahead of them.
+    pub warm: Warm,
     /// Bytes in one file.
     pub file_size_bytes: u64,
     /// Ends whatever runs.
@@ -123,10 +127,10 @@ impl Executor {
     /// When it did not run; how its program ended is in the answer.
     pub async fn execute(&self, request: ExecuteRequest, waited: Duration) -> Result<Answer, Failed> {
         let workspace = match &request.session_id {
-            Some(session_id) => self.workspaces.session(session_id),
-            None => self.workspaces.private(),
+            Some(session_id) => Some(self.workspaces.session(session_id).map_err(Failed::Workspace)?),
+            None => None,
         };
-        self.execute_in(workspace.map_err(Failed::Workspace)?, request, waited, None).await
+        self.execute_in(workspace, request, waited, None).await
     }
 
     /// Runs a request that nobody sent: without a line in the log.
@@ -134,17 +138,16 @@ impl Executor {
     /// # Errors
     /// As [`Self::execute`].
     pub async fn execute_quietly(&self, request: ExecuteRequest) -> Result<Answer, Failed> {
-        let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
-        self.run(workspace, request, Duration::ZERO, None).await
+        self.run(None, request, Duration::ZERO, None).await
     }
 
-    /// Runs a request in this workspace; `live` gets output as it comes.
+    /// Runs a request in this workspace, or in one of its own; `live` gets output as it comes.
     ///
     /// # Errors
     /// As [`Self::execute`].
     pub async fn execute_in(
         &self,
-        workspace: Workspace,
+        workspace: Option<Workspace>,
         request: ExecuteRequest,
         waited: Duration,
         live: Option<mpsc::Sender<Chunk>>,
@@ -167,47 +170,51 @@ impl Executor {
 
     async fn run(
         &self,
-        workspace: Workspace,
+        workspace: Option<Workspace>,
         request: ExecuteRequest,
         waited: Duration,
         live: Option<mpsc::Sender<Chunk>>,
     ) -> Result<Answer, Failed> {
-        let language = request.language.name();
         let came = Instant::now();
-        let interpreter = match self.interpreters.get(&request.language) {
-            Some(Ok(interpreter)) => Arc::clone(interpreter),
-            Some(Err(reason)) => return Err(Failed::Language(reason.clone())),
-            None => return Err(Failed::Language(format!("{language} is not there"))),
+        let _running = self.warm.running();
+        let interpreter = self.interpreter(request.language)?;
+        let limits = self.limits(&request.limits, request.timeout);
+        let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
+        let ahead = suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
+        let stand = match workspace {
+            Some(workspace) => self.new_stand(workspace, &request, &limits).await?,
+            None => self.private_stand(&request, &limits, suits, ahead).await?,
         };
-        let policy = Policy {
-            name: format!("{:016x}", crate::workspace::random()),
-            identity: workspace.identity,
-            workspace: Arc::clone(&workspace.folder),
-            read_only: interpreter.folders.clone(),
-            files_bytes: (request.code.len() + request.event.get().len()) as u64 + MIB,
-            limits: self.limits(&request.limits, request.timeout),
+        let Stand { workspace, body } = stand;
+        let request = Arc::new(request);
+        let (waiting, prepared) = match body {
+            Body::Program(waiting) => (Some(waiting), None),
+            Body::Sandbox(prepared) if ahead && self.forks(request.language, &prepared) => {
+                (self.start_ahead(prepared, &interpreter, limits.memory_bytes).await.ok(), None)
+            }
+            Body::Sandbox(prepared) => (None, Some(prepared)),
         };
-        let prepared = self.isolation.prepare(&self.ground, &policy).await?;
-        self.lacks.get_or_init(|| prepared.lacks());
-        let (layout, memory_bytes) = (prepared.layout().clone(), policy.limits.memory_bytes);
-        let size = request.code.len() + request.event.get().len() + request.stdin.len();
-        let (request, program) = offload(size, move || {
-            let program = invocation(&request, memory_bytes).program(&interpreter, &layout);
-            (request, program)
-        })
-        .await;
-        let program = program.map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
-        let startup = came.elapsed();
-        let (outcome, remains) = match prepared.run(program, live, self.stop.cancelled()).await {
-            Err(error) if error.stage == Stage::WorkingDirectory => return Err(Failed::WorkingDirectory(error.detail)),
-            outcome => outcome?,
+        let ran = match waiting {
+            Some(waiting) => self.run_ahead(waiting, &request, &limits, came, live.clone()).await?,
+            None => None,
+        };
+        let (outcome, remains, startup) = match ran {
+            Some(ran) => ran,
+            None => {
+                let prepared = match prepared {
+                    Some(prepared) => prepared,
+                    None => self.new_sandbox(&workspace, &request, &limits).await?,
+                };
+                self.run_cold(prepared, &request, &interpreter, &limits, came, live).await?
+            }
         };
         if let Ok(mut last) = self.last_sandbox.lock() {
             *last = Some(Instant::now());
         }
+        let language = request.language;
         let size = [&outcome.stdout, &outcome.stderr, &outcome.result].iter().map(|captured| captured.kept.len()).sum();
         let (outcome, verdict, stdout, stderr) = offload(size, move || {
-            let verdict = Verdict::new(request.language, &outcome, &policy.limits);
+            let verdict = Verdict::new(language, &outcome, &limits);
             let (stdout, stderr) = (text(&outcome.stdout), text(&outcome.stderr));
             (outcome, verdict, stdout, stderr)
         })
@@ -239,10 +246,105 @@ impl Executor {
                 queue_ms: milliseconds(waited),
                 startup_ms: milliseconds(startup),
             },
-            execution_id: request.execution_id,
-            session_id: request.session_id,
+            execution_id: request.execution_id.clone(),
+            session_id: request.session_id.clone(),
             leftovers: Leftovers { _remains: remains, _workspace: workspace },
         })
+    }
+
+    /// A stand for a request without a session.
+    async fn private_stand(
+        &self,
+        request: &ExecuteRequest,
+        limits: &Limits,
+        suits: bool,
+        ahead: bool,
+    ) -> Result<Stand, Failed> {
+        if suits && files_bytes(request) <= warm::FILES_BYTES {
+            if let Some(stand) = self.warm.take(request.language, ahead).await {
+                return Ok(stand);
+            }
+        }
+        let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
+        self.new_stand(workspace, request, limits).await
+    }
+
+    /// One with this workspace.
+    async fn new_stand(&self, workspace: Workspace, request: &ExecuteRequest, limits: &Limits) -> Result<Stand, Failed> {
+        let body = Body::Sandbox(self.new_sandbox(&workspace, request, limits).await?);
+        Ok(Stand { workspace, body })
+    }
+
+    async fn new_sandbox(
+        &self,
+        workspace: &Workspace,
+        request: &ExecuteRequest,
+        limits: &Limits,
+    ) -> Result<Prepared, Failed> {
+        let policy = self.policy(workspace, files_bytes(request), limits.clone());
+        let prepared = self.isolation.prepare(&self.ground, &policy).await?;
+        self.lacks.get_or_init(|| prepared.lacks());
+        Ok(prepared)
+    }
+
+    /// Runs a program that has started; `None` if it never came to its request.
+    async fn run_ahead(
+        &self,
+        waiting: Waiting,
+        request: &Arc<ExecuteRequest>,
+        limits: &Limits,
+        came: Instant,
+        live: Option<mpsc::Sender<Chunk>>,
+    ) -> Result<Option<Ran>, Failed> {
+        let (parts, memory_bytes) = (Arc::clone(request), limits.memory_bytes);
+        let input = offload(size(request), move || invocation(&parts, memory_bytes).input(parts.language)).await;
+        let input = input.map_err(|error| SandboxError::io(Stage::Program, "the request", error))?;
+        let startup = came.elapsed();
+        match waiting.run(input, limits, live, self.stop.cancelled()).await {
+            Ok((outcome, remains)) => Ok(Some((outcome, remains, startup))),
+            Err(error) if error.stage == Stage::Program => {
+                tracing::warn!("A program that was started ahead is gone, one is started cold: {error}");
+                self.warm.zygote_failed();
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs a program that starts with its request.
+    async fn run_cold(
+        &self,
+        mut prepared: Prepared,
+        request: &Arc<ExecuteRequest>,
+        interpreter: &Arc<Interpreter>,
+        limits: &Limits,
+        came: Instant,
+        live: Option<mpsc::Sender<Chunk>>,
+    ) -> Result<Ran, Failed> {
+        prepared.limit(limits)?;
+        let (parts, interpreter, layout) = (Arc::clone(request), Arc::clone(interpreter), prepared.layout().clone());
+        let memory_bytes = limits.memory_bytes;
+        let program =
+            offload(size(request), move || invocation(&parts, memory_bytes).program(&interpreter, &layout)).await;
+        let program = program.map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
+        let startup = came.elapsed();
+        match prepared.run(program, live, self.stop.cancelled()).await {
+            Ok((outcome, remains)) => Ok((outcome, remains, startup)),
+            Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The interpreter of a language.
+    ///
+    /// # Errors
+    /// There is none here, and why.
+    pub fn interpreter(&self, language: Language) -> Result<Arc<Interpreter>, Failed> {
+        match self.interpreters.get(&language) {
+            Some(Ok(interpreter)) => Ok(Arc::clone(interpreter)),
+            Some(Err(reason)) => Err(Failed::Language(reason.clone())),
+            None => Err(Failed::Language(format!("{} is not there", language.name()))),
+        }
     }
 
     /// That sandboxes stand up: one did lately, or does now. However many ask at once, one program runs.
@@ -302,6 +404,19 @@ pub fn probe_request(config: &Config, language: Language, code: &str) -> Execute
         mode: runtime::Mode::Script,
         limits: crate::admission::request::Ceilings::of(config).limits,
     }
+}
+
+/// How a program ended, what is left of its sandbox, and how long it took to come to it.
+type Ran = (Outcome, Remains, Duration);
+
+/// Bytes that go to the program.
+fn size(request: &ExecuteRequest) -> usize {
+    request.code.len() + request.event.get().len() + request.stdin.len()
+}
+
+/// Room for files of ours in its sandbox.
+fn files_bytes(request: &ExecuteRequest) -> u64 {
+    (request.code.len() + request.event.get().len()) as u64 + MIB
 }
 
 fn invocation(request: &ExecuteRequest, memory_bytes: u64) -> Invocation<'_> {

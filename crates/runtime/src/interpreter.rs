@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use sandbox::zygote::Recipe;
+
 use crate::language::Language;
 use crate::{javascript, python};
 
@@ -119,6 +121,11 @@ impl Interpreter {
             Language::Shell => Vec::new(),
         };
         Ok(Self { language, path, version, folders, bootstrap })
+    }
+
+    /// What a zygote of it is made of that imports these modules ahead; `None` for a language whose interpreter can't fork.
+    pub fn zygote(&self, imports: &[String]) -> Option<Recipe> {
+        (self.language == Language::Python).then(|| python::zygote(self, imports))
     }
 
     /// The folders for `PATH`, its own first when it is not a standard one.

@@ -84,43 +84,104 @@ impl Invocation<'_> {
         Ok(program)
     }
 
-    /// What is alike in all languages.
+    /// What is alike in all languages when a program starts with its request.
     pub(crate) fn base(&self, argv: Vec<String>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
-        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let stdin = if self.stdin.is_empty() {
             OwnedFd::from(std::fs::File::open("/dev/null")?)
         } else {
             channel::sealed("stdin", &[self.stdin.as_bytes()])?
         };
-        Ok(Program {
-            argv,
-            env: vec![
-                variable("PATH", &interpreter.search_path()),
-                variable("HOME", &layout.temp),
-                variable("TMPDIR", &layout.temp),
-                variable("LANG", "C.UTF-8"),
-            ],
-            working_directory: self.working_directory.to_owned(),
-            stdin,
-            descriptors: Vec::new(),
-            files: Vec::new(),
-            result_bytes: protocol::RESULT_BYTES,
-            bears_rlimit: true,
-        })
+        let working_directory = self.working_directory.to_owned();
+        Ok(Program { working_directory, ..interpreter.program(argv, layout, stdin) })
     }
 
-    /// The sealed request for a bootstrap.
+    /// Whether it comes to the same if its program starts before it is known. What an interpreter or the loader reads when it starts
+    /// has to be there then, and the working directory is checked before anything runs.
+    pub fn can_start_ahead(&self) -> bool {
+        const READ_AT_START: &[&str] = &[
+            "PYTHON", "NODE_", "LD_", "LANG", "LC_", "GLIBC_", "MALLOC_", "OPENSSL_", "SSL_", "ICU_", "OMP_", "KMP_", "MKL_",
+            "OPENBLAS_",
+        ];
+        let read_at_start = |name: &str| {
+            name == "TZ" || name.ends_with("_NUM_THREADS") || READ_AT_START.iter().any(|start| name.starts_with(start))
+        };
+        self.working_directory.is_empty() && !self.env_vars.iter().any(|(name, _)| read_at_start(name))
+    }
+
+    /// The sealed request for a bootstrap that starts with it.
     pub(crate) fn request(&self, language: Language) -> io::Result<OwnedFd> {
+        let parts = protocol::request(&self.header(language, false), self.code, self.event)?;
+        channel::sealed("request", &parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+
+    /// The request for one that has started.
+    pub(crate) fn request_ahead(&self, language: Language) -> io::Result<Vec<u8>> {
+        let parts = protocol::request(&self.header(language, true), self.code, self.event)?;
+        Ok(parts.concat())
+    }
+
+    fn header(&self, language: Language, has_started: bool) -> Header<'_> {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-        let header = Header {
+        let variables = || self.env_vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Header {
             language: language.name(),
             mode: self.mode.name(),
             execution_id: self.execution_id,
             function_name: "handler",
             deadline_ns: (now + self.timeout).as_nanos().to_string(),
+            env: has_started.then(|| variables().collect()),
+        }
+    }
+}
+
+impl Interpreter {
+    /// A program that starts ahead of its request, which it reads from `request`; `None` where there is nothing to start without
+    /// one.
+    ///
+    /// # Errors
+    /// When the files in memory can't be made.
+    pub(crate) fn ahead(
+        &self,
+        layout: &Layout,
+        memory_bytes: u64,
+        imports: &[String],
+        stdin: OwnedFd,
+        request: OwnedFd,
+    ) -> io::Result<Program> {
+        let mut program = match self.language {
+            Language::Python => python::start(self, layout, stdin)?,
+            Language::Javascript => javascript::start(self, layout, memory_bytes, stdin)?,
+            Language::Shell => return Err(io::ErrorKind::Unsupported.into()),
         };
-        let parts = protocol::request(&header, self.code, self.event)?;
-        channel::sealed("request", &parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+        if self.language == Language::Python {
+            program.argv.extend(imports.iter().cloned());
+        }
+        program.descriptors.push(request);
+        Ok(program)
+    }
+
+    /// With the environment that every program has.
+    pub(crate) fn program(&self, argv: Vec<String>, layout: &Layout, stdin: OwnedFd) -> Program {
+        Program {
+            argv,
+            env: self.environment(&layout.temp),
+            working_directory: String::new(),
+            stdin,
+            descriptors: Vec::new(),
+            files: Vec::new(),
+            result_bytes: protocol::RESULT_BYTES,
+            bears_rlimit: true,
+        }
+    }
+
+    pub(crate) fn environment(&self, temp: &str) -> Vec<(String, String)> {
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        vec![
+            variable("PATH", &self.search_path()),
+            variable("HOME", temp),
+            variable("TMPDIR", temp),
+            variable("LANG", "C.UTF-8"),
+        ]
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | which interpreter, and where it lies | [`interpreter`] |
 //! | code and event → [`sandbox::running::Program`] | [`invocation`], and a folder for each language |
+//! | interpreters that started before their request came | [`warm`] |
 //! | the private channel to a language's bootstrap | [`protocol`] |
 //! | [`sandbox::outcome::Outcome`] → status, exit code, return value, error | [`verdict`] |
 
@@ -18,6 +19,7 @@ pub mod protocol;
 mod python;
 mod shell;
 pub mod verdict;
+pub mod warm;
 
 pub use interpreter::Interpreter;
 pub use invocation::{Invocation, Mode};

@@ -6,12 +6,16 @@
 //! |---|---|
 //! | 0, 1, 2 | standard input, output and error of the user's program |
 //! | 3 | the result channel, a pipe to write to |
-//! | 4 | the request, a sealed file in memory |
+//! | 4 | the request, a sealed file in memory; for a program that was started ahead of it a pipe |
+//!
+//! One that was **started ahead** makes ready whatever it can, writes [`sandbox::pipes::AHEAD`] to the result channel, and reads its
+//! request to the end of the pipe. If there is none, it ends.
 //!
 //! The **request** is the magic `SBX1` and three sections, each a length (u32, little-endian) and that many bytes:
 //!
 //! 1. the header, a JSON object: `language`, `mode` (`auto`, `handler`, `script`), `execution_id`, `function_name`, and
-//!    `deadline_ns`, the time of the forced end on CLOCK_MONOTONIC (clock_gettime(2)) as a string of digits;
+//!    `deadline_ns`, the time of the forced end on CLOCK_MONOTONIC (clock_gettime(2)) as a string of digits; and `env`, the caller's
+//!    variables as an object, where the process has started without them;
 //! 2. the code, UTF-8;
 //! 3. the event, JSON as the caller sent it.
 //!
@@ -27,9 +31,12 @@
 pub mod property;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use sandbox::pipes::AHEAD;
 
 use crate::json;
 
@@ -55,6 +62,9 @@ pub struct Header<'a> {
     pub function_name: &'a str,
     /// CLOCK_MONOTONIC in nanoseconds, as digits.
     pub deadline_ns: String,
+    /// The caller's variables, for a process that has started without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<&'a str, &'a str>>,
 }
 
 /// A request as the parts of a file, in order.
@@ -112,6 +122,8 @@ pub enum Returned {
 
 /// Reads the first frame. `total` is how many bytes were written in all, of which `bytes` were kept.
 pub fn result(bytes: &[u8], total: u64) -> Returned {
+    // Of a program that was let go before it had said it.
+    let bytes = bytes.strip_prefix(AHEAD).unwrap_or(bytes);
     if bytes.is_empty() {
         return Returned::Nothing;
     }

@@ -210,3 +210,10 @@ pub mod subordinate {
         false
     }
 }
+
+/// Nothing can be forked into a sandbox.
+pub mod zygote {
+    /// None.
+    #[derive(Debug, Clone)]
+    pub enum Zygote {}
+}

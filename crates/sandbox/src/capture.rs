@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 
 use crate::outcome::Captured;
@@ -39,21 +39,43 @@ pub struct Capture {
     task: tokio::task::JoinHandle<()>,
 }
 
+/// A pipe for a program to write to: our end and its.
+///
+/// # Errors
+/// pipe(2)'s own.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = crate::sys::pipe()?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    // The program has another uid than we, and opens its output anew when it writes to /dev/stderr.
+    rustix::fs::fchmod(&writer, rustix::fs::Mode::from_raw_mode(0o666))?;
+    Ok((reader, writer))
+}
+
 impl Capture {
-    /// Makes a pipe and starts draining it; gives the end to write to. What is kept is also sent to `live`, if given;
-    /// a live reader that is slow slows the program down, as a terminal would.
+    /// Makes a [`pipe`] and starts draining it; gives the end to write to.
     ///
     /// # Errors
-    /// pipe(2)'s own.
+    /// As of [`pipe`].
     pub fn start(keep: u64, live: Option<(Stream, mpsc::Sender<Chunk>)>) -> io::Result<(Self, OwnedFd)> {
-        let (reader, writer) = crate::sys::pipe()?;
-        rustix::io::ioctl_fionbio(&reader, true)?;
-        // The program has another uid than we, and opens its output anew when it writes to /dev/stderr.
-        rustix::fs::fchmod(&writer, rustix::fs::Mode::from_raw_mode(0o666))?;
-        let reader = pipe::Receiver::from_owned_fd(reader)?;
+        let (reader, writer) = pipe()?;
+        Ok((Self::of(reader, keep, live)?, writer))
+    }
+
+    /// Starts draining our end of a [`pipe`]. What is kept is also sent to `live`, if given; a live reader that is slow slows the
+    /// program down, as a terminal would.
+    ///
+    /// # Errors
+    /// The runtime's.
+    pub fn of(reader: OwnedFd, keep: u64, live: Option<(Stream, mpsc::Sender<Chunk>)>) -> io::Result<Self> {
+        let reader = Receiver::from_owned_fd(reader)?;
         let captured = Arc::default();
         let task = tokio::spawn(drain(reader, keep, live, Arc::clone(&captured)));
-        Ok((Self { captured, task }, writer))
+        Ok(Self { captured, task })
+    }
+
+    /// What came until now.
+    pub fn so_far(&self) -> Vec<u8> {
+        locked(&self.captured).kept.clone()
     }
 
     /// What came, once every writer is gone or the grace is over.
@@ -74,7 +96,7 @@ fn locked(captured: &Mutex<Captured>) -> std::sync::MutexGuard<'_, Captured> {
 }
 
 async fn drain(
-    mut pipe: pipe::Receiver,
+    mut pipe: Receiver,
     keep: u64,
     live: Option<(Stream, mpsc::Sender<Chunk>)>,
     captured: Arc<Mutex<Captured>>,

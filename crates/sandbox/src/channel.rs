@@ -115,6 +115,14 @@ impl AsyncChannel {
         poll(&mut sockets, Some(&now)).is_ok() && !sockets[0].revents().contains(PollFlags::HUP)
     }
 
+    /// Whether the peer holds its end and has said nothing that was not received yet.
+    pub fn is_quiet(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut sockets = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut sockets, Some(&now)).is_ok() && sockets[0].revents().is_empty()
+    }
+
     /// As [`send`].
     ///
     /// # Errors

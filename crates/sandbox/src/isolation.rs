@@ -1,18 +1,21 @@
 //! The adapters under one name, and their sandboxes under one.
 
+use std::os::fd::OwnedFd;
+
 use tokio::sync::mpsc;
 
 use crate::bubblewrap::Bubblewrap;
 use crate::capture::Chunk;
-use crate::error::SandboxError;
+use crate::error::{SandboxError, Stage};
 use crate::native::Native;
 use crate::outcome::Outcome;
-use crate::policy::Policy;
+use crate::policy::{Identity, Limits, Policy};
 use crate::prepare::Ground;
 use crate::program::{Layout, Program};
 #[cfg(target_os = "linux")]
 use crate::running;
 use crate::seatbelt::{self, Seatbelt};
+use crate::zygote::{Recipe, Zygote};
 
 /// How executions are kept apart.
 #[derive(Debug, Clone)]
@@ -69,6 +72,24 @@ impl Isolation {
     }
 }
 
+impl Isolation {
+    /// Starts a zygote that forks into sandboxes of this kind; tells what it lacks.
+    ///
+    /// # Errors
+    /// As of [`Zygote::start`]; nothing can be forked into sandboxes of other kinds than native.
+    pub async fn start_zygote(
+        &self,
+        ground: &Ground,
+        recipe: &Recipe,
+        identity: Option<Identity>,
+    ) -> Result<(Zygote, Vec<String>), SandboxError> {
+        match self {
+            Self::Native(native) => Zygote::start(ground, native, recipe, identity).await,
+            _ => Err(SandboxError::new(Stage::Launch, "nothing can be forked into these sandboxes")),
+        }
+    }
+}
+
 /// A sandbox that a program can be run in.
 #[allow(clippy::large_enum_variant)] // Moved twice in its life; a box would cost more.
 pub enum Prepared {
@@ -77,6 +98,16 @@ pub enum Prepared {
     Standing(running::Prepared),
     /// It comes to be with the program.
     Seatbelt(seatbelt::Prepared),
+}
+
+/// A sandbox with its program in it. Dropping it kills everything.
+#[allow(clippy::large_enum_variant)] // Moved twice in its life; a box would cost more.
+pub enum Started {
+    /// There was a sandbox first.
+    #[cfg(target_os = "linux")]
+    Standing(running::Started),
+    /// It came to be with the program.
+    Seatbelt(seatbelt::Started),
 }
 
 /// What is left of a sandbox when nothing of its program is; to be dropped when nobody waits for the answer any more.
@@ -120,26 +151,138 @@ impl Prepared {
         }
     }
 
-    /// Runs the program to its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
-    ///
-    /// Dropping the returned future kills everything.
+    /// Starts the program; its time begins.
     ///
     /// # Errors
-    /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
+    /// When the program could not be started; some of what keeps it from that is told by [`Started::finish`].
+    pub async fn start(self, program: Program) -> Result<Started, SandboxError> {
+        Ok(match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(prepared) => Started::Standing(prepared.start(program).await?),
+            Self::Seatbelt(prepared) => Started::Seatbelt(prepared.start(program).await?),
+        })
+    }
+
+    /// Has a zygote fork the program into it, with these descriptors from 4 up.
+    ///
+    /// # Errors
+    /// The zygote is gone, or this is no sandbox that one can fork into (see [`Self::takes_forks`]).
+    pub async fn start_from(
+        self,
+        zygote: &Zygote,
+        stdin: OwnedFd,
+        descriptors: Vec<OwnedFd>,
+        result_bytes: u64,
+    ) -> Result<Started, SandboxError> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(prepared) => {
+                prepared.start_from(zygote, stdin, descriptors, result_bytes).await.map(Started::Standing)
+            }
+            Self::Seatbelt(_) => Err(SandboxError::new(Stage::Program, "nothing can be forked into this sandbox")),
+        }
+    }
+
+    /// Whether it still stands, as far as can be told.
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(prepared) => prepared.is_waiting(),
+            Self::Seatbelt(_) => true,
+        }
+    }
+
+    /// Puts other limits in force; of what the sandbox was made for only the processes, the share of CPU, the time and the output
+    /// may differ.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Limits`]: that can't be done.
+    pub fn limit(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(prepared) => prepared.limit(limits)?,
+            Self::Seatbelt(prepared) => prepared.limit(limits),
+        }
+        Ok(())
+    }
+
+    /// Whether a zygote can fork into it.
+    pub fn takes_forks(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(prepared) => prepared.takes_forks(),
+            Self::Seatbelt(_) => false,
+        }
+    }
+
+    /// Runs the program to its end, see [`Started::finish`].
+    ///
+    /// # Errors
+    /// As of [`Self::start`] and [`Started::finish`].
     pub async fn run(
         self,
         program: Program,
         live: Option<mpsc::Sender<Chunk>>,
         cancelled: impl Future<Output = ()>,
     ) -> Result<(Outcome, Remains), SandboxError> {
+        self.start(program).await?.finish(live, cancelled).await
+    }
+}
+
+impl Started {
+    /// Until a program that was started ahead says [`crate::pipes::AHEAD`].
+    ///
+    /// # Errors
+    /// It ended before, or said something else.
+    pub async fn arrived(&mut self) -> Result<(), SandboxError> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Standing(prepared) => {
-                let (outcome, remains) = prepared.run(program, live, cancelled).await?;
+            Self::Standing(started) => started.arrived().await,
+            Self::Seatbelt(started) => started.arrived().await,
+        }
+    }
+
+    /// Whether it still waits for its request, as far as can be told.
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(started) => started.is_waiting(),
+            Self::Seatbelt(started) => started.is_waiting(),
+        }
+    }
+
+    /// From here on the program's time counts, and these limits hold, see [`Prepared::limit`].
+    ///
+    /// # Errors
+    /// As of [`Prepared::limit`].
+    pub fn begin(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(started) => started.begin(limits)?,
+            Self::Seatbelt(started) => started.begin(limits),
+        }
+        Ok(())
+    }
+
+    /// Until its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
+    ///
+    /// Dropping the returned future kills everything.
+    ///
+    /// # Errors
+    /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
+    pub async fn finish(
+        self,
+        live: Option<mpsc::Sender<Chunk>>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(Outcome, Remains), SandboxError> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(started) => {
+                let (outcome, remains) = started.finish(live, cancelled).await?;
                 Ok((outcome, Remains::Standing(remains)))
             }
-            Self::Seatbelt(prepared) => {
-                let (outcome, remains) = prepared.run(program, live, cancelled).await?;
+            Self::Seatbelt(started) => {
+                let (outcome, remains) = started.finish(live, cancelled).await?;
                 Ok((outcome, Remains::Seatbelt(remains)))
             }
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -25,7 +26,8 @@ use crate::failure::{Failure, NAMESPACES_STEP};
 use crate::init::{EXECUTABLE_FD, HIGH_FD, Report};
 use crate::limits::Cgroups;
 use crate::native::child::{self, Seed};
-use crate::plan::SandboxPlan;
+use crate::native::mounts::Material;
+use crate::plan::{Mount, SandboxPlan};
 use crate::policy::Identity;
 use crate::sys;
 
@@ -74,6 +76,17 @@ pub enum Body {
         plan: SandboxPlan,
         /// See [`crate::native::mounts::Material::hide_processes`].
         hide_processes: bool,
+        /// See [`Seed::takes_forks`].
+        takes_forks: bool,
+    },
+    /// It executes a program that is a zygote ([`crate::zygote`]).
+    Zygote {
+        /// Program and arguments; the first is an absolute path.
+        argv: Vec<String>,
+        /// Its environment.
+        env: Vec<(String, String)>,
+        /// What it sees, where it has an identity of its own and so a mount namespace.
+        mounts: Vec<Mount>,
     },
 }
 
@@ -189,8 +202,8 @@ impl Connection {
         all.push(fds.control);
         if let Body::Program { .. } = spawn.body {
             all.push(executable.as_fd());
-            all.extend(fds.data.iter().map(AsFd::as_fd));
         }
+        all.extend(fds.data.iter().map(AsFd::as_fd));
         self.channel.send(&Spawn { number, ..spawn.clone() }, &all).await?;
         loop {
             let answer = self.channel.receive::<Spawned>().await?.ok_or(io::ErrorKind::ConnectionAborted)?;
@@ -329,7 +342,13 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
         }),
-        Body::Init { plan, hide_processes } => {
+        Body::Zygote { argv, env, mounts } => launch_program(|| {
+            if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
+                let failure = become_zygote(argv, env, mounts, spawn.identity, stderr, folders, placed);
+                channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
+            }
+        }),
+        Body::Init { plan, hide_processes, takes_forks } => {
             let [workspace, etc] = folders else { return Err(malformed()) };
             if spawn.identity.is_some() {
                 network.refresh().map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
@@ -341,6 +360,7 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
                 identity: spawn.identity,
                 launcher_ids,
                 hide_processes: *hide_processes,
+                takes_forks: *takes_forks,
                 workspace,
                 etc,
                 stderr,
@@ -400,20 +420,86 @@ fn become_program(
     let Ok(argv) = strings(argv) else {
         return stage("arguments", io::Error::from_raw_os_error(libc::EINVAL));
     };
-    if let Err(error) = place_descriptors(stderr, placed) {
+    let null = std::fs::File::options().write(true).open("/dev/null").map(OwnedFd::from);
+    let placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
+    if let Err(error) = null.and_then(|null| place_descriptors(stderr, &placed, &null)) {
         return stage("descriptors", error);
     }
     sys::reset_signals();
     stage("execute", sys::execve(&argv[0], &argv, &[]))
 }
 
-/// Standard input and output from and to nowhere, stderr to its pipe, the rest from 3 up; everything above closes at exec.
-fn place_descriptors(stderr: &OwnedFd, placed: &[OwnedFd]) -> io::Result<()> {
-    let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
+/// What a zygote keeps of root's capabilities: to enter sandboxes and become their users (setns(2), setresuid(2)).
+const ZYGOTE_CAPABILITIES: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID);
+
+/// Turns the forked child into a zygote; returns only what went wrong. As root it becomes an ordinary user with a few capabilities,
+/// and sees and reaches what a sandbox does.
+fn become_zygote(
+    argv: &[String],
+    env: &[(String, String)],
+    mounts: &[Mount],
+    identity: Option<(u32, u32)>,
+    stderr: &OwnedFd,
+    folders: &[OwnedFd],
+    placed: &[OwnedFd],
+) -> Failure {
+    let steps = || -> Result<std::convert::Infallible, Failure> {
+        let fail = |stage: &'static str| move |error: io::Error| Failure::new(stage, error);
+        let nul = |_| Failure::new("arguments", io::Error::from_raw_os_error(libc::EINVAL));
+        let argv = argv.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>().map_err(nul)?;
+        let variables = env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+        let env = variables.collect::<Result<Vec<_>, _>>().map_err(nul)?;
+        let parent = std::os::unix::process::parent_id();
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let mut placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
+        let own_pids = std::fs::File::open("/proc/self/ns/pid").map(OwnedFd::from);
+        if let (Some((uid, gid)), [etc]) = (identity, folders) {
+            placed.push(own_pids.as_ref().map_err(|_| Failure::new("open-namespaces", io::Error::from_raw_os_error(libc::ENOENT)))?.as_fd());
+            let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+            sys::unshare(apart).map_err(fail(NAMESPACES_STEP))?;
+            let (workspace, etc) = (etc.as_fd(), etc.as_fd());
+            let material = Material { workspace, etc, owner: None, hide_processes: false, keep_proc: false };
+            crate::native::mounts::build(mounts, &material)?;
+            keep_capabilities(uid, gid).map_err(fail("identity"))?;
+        }
+        // After the change of user, which clears it.
+        die_with(parent).map_err(fail("parent-death-signal"))?;
+        place_descriptors(stderr, &placed, stderr).map_err(fail("descriptors"))?;
+        sys::reset_signals();
+        rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("no-new-privs", error))?;
+        sys::install_seccomp(&crate::filter::seccomp::zygote()).map_err(fail("seccomp"))?;
+        Err(Failure::new("execute", sys::execve(&argv[0], &argv, &env)))
+    };
+    match steps() {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    }
+}
+
+/// Becomes the user and keeps [`ZYGOTE_CAPABILITIES`] across the exec (capabilities(7), "Ambient").
+fn keep_capabilities(uid: u32, gid: u32) -> io::Result<()> {
+    let kept = ZYGOTE_CAPABILITIES;
+    rustix::thread::set_keep_capabilities(true)?;
+    sys::become_user(uid, gid)?;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+    rustix::thread::set_capabilities(None, sets)?;
+    for capability in kept.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
+/// Standard input from nowhere, output to `stdout`, stderr to its pipe, the rest from 3 up; everything above closes at exec.
+/// Standard input is a pipe that nobody writes to.
+fn place_descriptors(stderr: &OwnedFd, placed: &[BorrowedFd<'_>], stdout: &OwnedFd) -> io::Result<()> {
+    let (nothing, _) = sys::pipe()?;
     // First all out of the way of the numbers that are to be filled.
-    let high = [&null, &null, stderr]
+    let high = [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()]
         .into_iter()
-        .chain(placed)
+        .chain(placed.iter().copied())
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD))
         .collect::<Result<Vec<_>, _>>()?;
     for (number, fd) in high.iter().enumerate() {

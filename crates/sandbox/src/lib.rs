@@ -11,6 +11,7 @@ pub mod error;
 pub mod failure;
 mod isolation;
 pub mod outcome;
+pub mod pipes;
 pub mod policy;
 pub mod program;
 pub mod seatbelt;
@@ -46,12 +47,14 @@ pub mod running;
 pub mod subordinate;
 #[cfg(target_os = "linux")]
 mod unisolated;
+#[cfg(target_os = "linux")]
+pub mod zygote;
 
 #[cfg(not(target_os = "linux"))]
 use absent::plan;
 #[cfg(not(target_os = "linux"))]
-pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate};
-pub use isolation::{Isolation, Prepared, Remains};
+pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate, zygote};
+pub use isolation::{Isolation, Prepared, Remains, Started};
 pub use plan::covered_by;
 pub use sys::{expect_signals, keep_little_memory, landlock_abi};
 

@@ -215,6 +215,15 @@ impl SandboxPlan {
     }
 }
 
+/// The system and what comes with it alone: nothing that belongs to an execution, no processes.
+pub fn system_alone(read_only: &[PathBuf], host: &HostFiles) -> Vec<Mount> {
+    const MEMORY_BYTES: u64 = 1024 * 1024;
+    let mut mounts = system(read_only, host);
+    mounts.extend(devices(MEMORY_BYTES));
+    mounts.push(memory("/tmp", 0o1777, MEMORY_BYTES, false));
+    mounts
+}
+
 fn bind(source: impl Into<String>, path: impl Into<String>) -> Mount {
     Mount::Bind { source: Source::Path(source.into()), path: path.into() }
 }
@@ -283,6 +292,7 @@ pub(crate) mod tests {
             workspace: Arc::new(std::fs::File::open("/").unwrap().into()),
             read_only: read_only.iter().map(PathBuf::from).collect(),
             files_bytes: 1_048_576,
+            takes_forks: false,
             limits: Limits {
                 timeout: Duration::from_secs(1),
                 memory_bytes: 512 * 1024 * 1024,

@@ -25,6 +25,13 @@ pub struct Limits {
     pub output_bytes: u64,
 }
 
+impl Limits {
+    /// Whether a cgroup for the one is also one for the other.
+    pub(crate) fn same_group(&self, other: &Self) -> bool {
+        (self.memory_bytes, self.cpu_cores, self.processes) == (other.memory_bytes, other.cpu_cores, other.processes)
+    }
+}
+
 /// The user and group on the host that the program's processes belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -51,6 +58,8 @@ pub struct Policy {
     pub read_only: Vec<ReadOnlyFolder>,
     /// Room for files of ours beside the workspace, bytes: code, event, bootstrap.
     pub files_bytes: u64,
+    /// Whether a zygote is to be able to fork into it, where the adapter has that.
+    pub takes_forks: bool,
     /// What it may use.
     pub limits: Limits,
 }

@@ -18,6 +18,7 @@ use crate::limits::{Cgroup, Cgroups};
 use crate::plan::SandboxPlan;
 use crate::policy::{Limits, Policy};
 use crate::running::{Layout, Prepared, ProcessTree};
+use crate::zygote::Namespaces;
 
 /// How long a sandbox may take to stand up before that counts as a failure.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -58,7 +59,7 @@ impl Ground {
     }
 
     /// Forks for us.
-    fn launcher(&self) -> Result<&Launcher, SandboxError> {
+    pub(crate) fn launcher(&self) -> Result<&Launcher, SandboxError> {
         let gone = || SandboxError::new(Stage::Launch, "the launcher is gone");
         self.instance.launcher.as_ref().ok_or_else(gone)
     }
@@ -91,7 +92,7 @@ pub(crate) async fn prepare(
         [Some(policy.workspace.as_fd()), construction.etc.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
     let folders = match &construction.body {
         Body::Program { bind, .. } => &folders[..bind.len().min(folders.len())],
-        Body::Init { .. } => &folders,
+        Body::Init { .. } | Body::Zygote { .. } => &folders,
     };
     let spawn = Spawn {
         number: 0,
@@ -115,7 +116,7 @@ pub(crate) async fn prepare(
     // Where it is not there yet: while the sandbox is being built, on another core.
     let born_inside = cgroup.folder().is_some();
     let cgroup = cgroup.finish(ground, policy)?;
-    let (init, lacks) = tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref()))
+    let (init, lacks, namespaces) = tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref()))
         .await
         .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
     let tree = ProcessTree {
@@ -125,11 +126,14 @@ pub(crate) async fn prepare(
     };
     let (access, memory_folders) =
         construction.plan.map_or((None, Vec::new()), |plan| (Some(plan.access), plan.memory_folders));
-    let used_by_init = born_inside.then(|| cgroup.usage().cpu_time.unwrap_or_default());
+    let used_before = if born_inside { cgroup.usage().cpu_time.unwrap_or_default() } else { Duration::ZERO };
     Ok(Prepared {
         control,
         tree,
-        used_by_init,
+        born_inside,
+        used_before,
+        namespaces,
+        identity: policy.identity,
         memory_enforced: ground.cgroups.memory(),
         cgroup: Some(cgroup),
         limits: policy.limits.clone(),
@@ -180,15 +184,16 @@ fn no_cgroup(error: io::Error) -> SandboxError {
     SandboxError::io(Stage::Limits, "creating the execution's cgroup", error)
 }
 
-/// The init's pid, from the credentials that the kernel put beside its first message, and what the sandbox has to do without.
+/// The init's pid, from the credentials that the kernel put beside its first message, what the sandbox has to do without, and its
+/// namespaces, if it gives them.
 async fn ready(
     control: &AsyncChannel,
     diagnostics: Capture,
     plan: Option<&SandboxPlan>,
-) -> Result<(rustix::process::Pid, Vec<String>), SandboxError> {
+) -> Result<(rustix::process::Pid, Vec<String>, Option<Namespaces>), SandboxError> {
     match control.receive::<Report>().await {
         Ok(Some(packet)) => match (packet.message, packet.pid) {
-            (Report::Ready(lacks), Some(pid)) => Ok((pid, lacks)),
+            (Report::Ready(lacks), Some(pid)) => Ok((pid, lacks, Namespaces::received(packet.fds))),
             (Report::Failed(failure), _) => Err(failure.into_error(Stage::Namespaces, plan)),
             _ => Err(SandboxError::new(Stage::Namespaces, "unexpected message from the sandbox")),
         },

@@ -1,5 +1,8 @@
 //! From a sandbox that stands to an [`Outcome`]: starts the program through the init, watches over deadline, memory and
 //! the caller's will, and answers only when nothing of the execution is alive.
+//!
+//! A program may be started ahead of its request ([`Started`]): it then waits for what it is to do at a descriptor of its
+//! own, and its time counts from [`Started::begin`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,29 +12,34 @@ use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use crate::capture::{Capture, Chunk, Stream};
+use crate::capture::Chunk;
 use crate::channel::{self, AsyncChannel};
 use crate::error::{SandboxError, Stage};
-use crate::init::{Access, Ended, FileSpec, Order, ProgramSpec, Report};
+use crate::init::{Access, Ended, FileSpec, Order, ProgramSpec, Report, Watched};
 use crate::limits::Cgroup;
 use crate::limits::Rlimits;
+use crate::pipes::Pipes;
 use crate::outcome::{End, Outcome, Usage};
-use crate::policy::Limits;
+use crate::policy::{Identity, Limits};
 pub use crate::program::{Layout, Program};
+use crate::zygote::{Namespaces, Placement, Zygote};
 
 /// How long an init has to kill and account for everything before it is killed itself.
 const KILL_GRACE: Duration = Duration::from_millis(80);
-/// How long the pipes may stay open once everything is dead.
-const DRAIN_GRACE: Duration = Duration::from_millis(200);
 
 /// A sandbox that stands: its init waits for the program.
 pub struct Prepared {
     pub(crate) control: AsyncChannel,
     pub(crate) tree: ProcessTree,
     pub(crate) cgroup: Option<Cgroup>,
-    /// What the group had used when the sandbox stood, where the init itself was born in it; `None` where only the program enters
-    /// it.
-    pub(crate) used_by_init: Option<Duration>,
+    /// Whether the init itself was born in the group, rather than only the program entering it.
+    pub(crate) born_inside: bool,
+    /// What the group had used before the program's time began.
+    pub(crate) used_before: Duration,
+    /// Its namespaces, for a zygote; `None` where none can enter them.
+    pub(crate) namespaces: Option<Namespaces>,
+    /// Whom the program is on the host; `None` where that is the service's own user.
+    pub(crate) identity: Option<Identity>,
     /// Whether the cgroup bounds memory; otherwise the init measures.
     pub(crate) memory_enforced: bool,
     pub(crate) limits: Limits,
@@ -118,66 +126,221 @@ impl Prepared {
     /// # Errors
     /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
     pub async fn run(
-        mut self,
+        self,
         program: Program,
         live: Option<mpsc::Sender<Chunk>>,
         cancelled: impl Future<Output = ()>,
     ) -> Result<(Outcome, Remains), SandboxError> {
-        let failed = |error| SandboxError::io(Stage::Program, "the order to start could not be sent", error);
-        let keep = self.limits.output_bytes;
-        let watched_live = live.is_some();
-        let live_stdout = live.clone().map(|sender| (Stream::Stdout, sender));
-        let live_stderr = live.map(|sender| (Stream::Stderr, sender));
-        let (stdout, stdout_end) = Capture::start(keep, live_stdout).map_err(failed)?;
-        let (stderr, stderr_end) = Capture::start(keep, live_stderr).map_err(failed)?;
-        let (result, result_end) = Capture::start(program.result_bytes, None).map_err(failed)?;
-        let entered = self.cgroup.as_ref().filter(|_| self.used_by_init.is_none());
+        self.start(program).await?.finish(live, cancelled).await
+    }
+
+    /// Starts the program; its time begins.
+    ///
+    /// # Errors
+    /// When the order can't be given. That the init could not carry it out is told by [`Started::finish`].
+    pub async fn start(self, program: Program) -> Result<Started, SandboxError> {
+        let (pipes, ends) = Pipes::new(program.result_bytes).map_err(no_order)?;
+        let entered = self.cgroup.as_ref().filter(|_| !self.born_inside);
         let entrances = entered.map_or(Ok(Vec::new()), Cgroup::entrances);
         let entrances = entrances.map_err(|error| SandboxError::io(Stage::Limits, "opening the cgroup", error))?;
         let spec = self.spec(&program, entrances.len());
-        let spec = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
-        let spec = channel::sealed("program", &[&spec]).map_err(failed)?;
-        let fds: Vec<BorrowedFd<'_>> = [&spec, &program.stdin, &stdout_end, &stderr_end, &result_end]
+        let spec = serde_json::to_vec(&spec).map_err(|error| no_order(error.into()))?;
+        let spec = channel::sealed("program", &[&spec]).map_err(no_order)?;
+        let fds: Vec<BorrowedFd<'_>> = [&spec, &program.stdin]
             .into_iter()
+            .chain(&ends)
             .chain(&program.descriptors)
             .chain(program.files.iter().map(|(_, content)| content))
             .chain(&entrances)
             .map(AsFd::as_fd)
             .collect();
         let started = Instant::now();
-        self.control.send(&Order::Start, &fds).await.map_err(failed)?;
-        drop((program, entrances, spec, stdout_end, stderr_end, result_end));
+        self.control.send(&Order::Start, &fds).await.map_err(no_order)?;
+        Ok(Started { sandbox: self, pipes, started })
+    }
 
-        let (verdict, ended) = self.watch(started, cancelled).await?;
+    /// Has a zygote fork the program into this sandbox: it gets `stdin`, its output pipes and `descriptors`, from 4 up.
+    ///
+    /// # Errors
+    /// As of [`Self::start`]; `Unsupported` where [`Self::takes_forks`] says no.
+    pub async fn start_from(
+        self,
+        zygote: &Zygote,
+        stdin: OwnedFd,
+        descriptors: Vec<OwnedFd>,
+        result_bytes: u64,
+    ) -> Result<Started, SandboxError> {
+        let Some(namespaces) = &self.namespaces else { return Err(no_order(io::ErrorKind::Unsupported.into())) };
+        let (pipes, ends) = Pipes::new(result_bytes).map_err(no_order)?;
+        let entrances = self.cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::entrances);
+        let entrances = entrances.map_err(|error| SandboxError::io(Stage::Limits, "opening the cgroup", error))?;
+        let (door, knocking) = channel::pair().map_err(no_order)?;
+        rustix::net::sockopt::set_socket_passcred(&door, true).map_err(|error| no_order(error.into()))?;
+        let adopt = Order::Adopt { access: self.access.clone(), watched: self.watched() };
+        self.control.send(&adopt, &[door.as_fd()]).await.map_err(no_order)?;
+        let standard: Vec<OwnedFd> = [stdin].into_iter().chain(ends).chain(descriptors).collect();
+        let place = Placement {
+            namespaces,
+            identity: self.identity,
+            entrances: &entrances,
+            descriptors: &standard,
+            rlimits: Rlimits::for_limits(&self.limits, self.data_bytes(true)),
+        };
+        let started = Instant::now();
+        zygote.place(place, knocking).await?;
+        Ok(Started { sandbox: self, pipes, started })
+    }
+
+    /// Whether its init still waits.
+    pub fn is_waiting(&self) -> bool {
+        self.control.is_quiet()
+    }
+
+    /// Puts other limits in force; of what the sandbox was made for only the processes, the share of CPU, the time and the output
+    /// may differ.
+    ///
+    /// # Errors
+    /// Stage [`Stage::Limits`]: the cgroup can't be changed.
+    pub fn limit(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| !self.limits.same_group(limits)) {
+            // The init is one of its processes where it was born in it.
+            let processes = limits.processes.saturating_add(u32::from(self.born_inside));
+            let changed = cgroup.limit(&Limits { processes, ..limits.clone() });
+            changed.map_err(|error| SandboxError::io(Stage::Limits, "changing the cgroup", error))?;
+        }
+        self.limits = limits.clone();
+        Ok(())
+    }
+
+    /// Whether a zygote can fork into it.
+    pub fn takes_forks(&self) -> bool {
+        self.namespaces.is_some()
+    }
+
+    fn spec(&self, program: &Program, cgroup_entrances: usize) -> ProgramSpec {
+        let mut working_directory = self.layout.workspace.clone();
+        if !program.working_directory.is_empty() {
+            working_directory = format!("{working_directory}/{}", program.working_directory);
+        }
+        let file = |(name, _): &(String, OwnedFd)| FileSpec { path: format!("{}/{name}", self.layout.files) };
+        ProgramSpec {
+            argv: program.argv.clone(),
+            env: program.env.clone(),
+            working_directory,
+            descriptors: 4 + program.descriptors.len(),
+            files: program.files.iter().map(file).collect(),
+            rlimits: Rlimits::for_limits(&self.limits, self.data_bytes(program.bears_rlimit)),
+            cgroup_entrances,
+            access: self.access.clone(),
+            watched: self.watched(),
+        }
+    }
+
+    fn data_bytes(&self, bears_rlimit: bool) -> Option<u64> {
+        (!self.memory_enforced && bears_rlimit).then_some(self.limits.memory_bytes)
+    }
+
+    fn watched(&self) -> Watched {
+        Watched {
+            workspace: self.layout.workspace.clone(),
+            memory_folders: self.memory_folders.clone(),
+            sampled_memory_bytes: (!self.memory_enforced).then_some(self.limits.memory_bytes),
+        }
+    }
+}
+
+fn no_order(error: io::Error) -> SandboxError {
+    SandboxError::io(Stage::Program, "the order to start could not be sent", error)
+}
+
+/// A sandbox with its program in it. Dropping it kills everything.
+pub struct Started {
+    sandbox: Prepared,
+    pipes: Pipes,
+    started: Instant,
+}
+
+impl Started {
+    /// Until a program that was started ahead says [`crate::pipes::AHEAD`].
+    ///
+    /// # Errors
+    /// It ended before, or said something else.
+    pub async fn arrived(&mut self) -> Result<(), SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Program, "waiting for a program that was started ahead", error);
+        tokio::select! {
+            biased;
+            arrived = self.pipes.arrived() => arrived.map_err(failed)?,
+            report = self.sandbox.control.receive::<Report>() => return match self.sandbox.understand(report) {
+                Err(error) => Err(error),
+                Ok(_) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+            },
+        }
+        // What it used until now is not the run's.
+        self.sandbox.control.send(&Order::Ahead, &[]).await.map_err(no_order)?;
+        if let Some(used) = self.sandbox.cgroup.as_ref().and_then(|cgroup| cgroup.usage().cpu_time) {
+            self.sandbox.used_before = used;
+        }
+        Ok(())
+    }
+
+    /// Whether it still waits, as far as can be told.
+    pub fn is_waiting(&self) -> bool {
+        self.sandbox.is_waiting()
+    }
+
+    /// From here on the program's time counts, and these limits hold, see [`Prepared::limit`].
+    ///
+    /// # Errors
+    /// As of [`Prepared::limit`].
+    pub fn begin(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        self.sandbox.limit(limits)?;
+        self.started = Instant::now();
+        Ok(())
+    }
+
+    /// Until its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
+    ///
+    /// Dropping the returned future kills everything.
+    ///
+    /// # Errors
+    /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
+    pub async fn finish(
+        self,
+        live: Option<mpsc::Sender<Chunk>>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(Outcome, Remains), SandboxError> {
+        let Self { mut sandbox, pipes, started } = self;
+        let drained = pipes.drain(sandbox.limits.output_bytes, live).map_err(no_order)?;
+        let (verdict, ended) = sandbox.watch(started, cancelled).await?;
         let ended = match ended {
             // The init has collected every process and leaves itself; its own end is not the program's to wait for.
             Some(ended) => ended,
             None => {
                 let failed = |error| SandboxError::io(Stage::Supervise, "waiting for the end", error);
-                self.tree.dead().await.map_err(failed)?;
+                sandbox.tree.dead().await.map_err(failed)?;
                 Ended::default()
             }
         };
         let duration = started.elapsed();
-        // Nothing of ours holds the pipes any more. A program may have handed an end to another execution of its session, which
-        // is no reason to wait; a live reader may take its time with what is left.
-        let grace = if watched_live { Duration::MAX } else { DRAIN_GRACE };
-        let (stdout, stderr, result) = tokio::join!(stdout.finish(grace), stderr.finish(grace), result.finish(grace));
+        // Nothing of ours holds the pipes' other ends any more.
+        let [stdout, stderr, result] = drained.finish().await;
 
-        let out_of_memory = ended.out_of_memory || self.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
+        let out_of_memory = ended.out_of_memory || sandbox.cgroup.as_ref().is_some_and(Cgroup::oom_killed);
         let end = match verdict {
             Some(end) => end,
             None if out_of_memory => End::OutOfMemory,
             None => End::from_wait_status(ended.status),
         };
-        let usage = self.usage(&ended);
-        let memory_enforced = self.memory_enforced;
+        let usage = sandbox.usage(&ended);
+        let memory_enforced = sandbox.memory_enforced;
         let full = ended.full;
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, full, duration };
-        let cgroup = self.cgroup.take();
-        Ok((outcome, Remains { cgroup, control: self.control, tree: self.tree, folders: self.folders }))
+        let cgroup = sandbox.cgroup.take();
+        Ok((outcome, Remains { cgroup, control: sandbox.control, tree: sandbox.tree, folders: sandbox.folders }))
     }
+}
 
+impl Prepared {
     /// Until the program has ended by itself (no verdict) or was killed for a reason of ours. With the init's word that
     /// nothing else is alive, if it could still give it.
     async fn watch(
@@ -225,35 +388,13 @@ impl Prepared {
         }
     }
 
-    fn spec(&self, program: &Program, cgroup_entrances: usize) -> ProgramSpec {
-        let data_bytes = (!self.memory_enforced && program.bears_rlimit).then_some(self.limits.memory_bytes);
-        let mut working_directory = self.layout.workspace.clone();
-        if !program.working_directory.is_empty() {
-            working_directory = format!("{working_directory}/{}", program.working_directory);
-        }
-        let file = |(name, _): &(String, OwnedFd)| FileSpec { path: format!("{}/{name}", self.layout.files) };
-        ProgramSpec {
-            argv: program.argv.clone(),
-            env: program.env.clone(),
-            workspace: self.layout.workspace.clone(),
-            working_directory,
-            descriptors: 4 + program.descriptors.len(),
-            files: program.files.iter().map(file).collect(),
-            rlimits: Rlimits::for_limits(&self.limits, data_bytes),
-            cgroup_entrances,
-            access: self.access.clone(),
-            memory_folders: self.memory_folders.clone(),
-            sampled_memory_bytes: (!self.memory_enforced).then_some(self.limits.memory_bytes),
-        }
-    }
-
     /// The group's own numbers where there is a group; the init's where not.
     fn usage(&self, ended: &Ended) -> Usage {
         let group = self.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
         Usage {
             cpu_time: group
                 .cpu_time
-                .map(|time| time.saturating_sub(self.used_by_init.unwrap_or_default()))
+                .map(|time| time.saturating_sub(self.used_before))
                 .unwrap_or(Duration::from_micros(ended.cpu_us)),
             peak_memory_bytes: group.peak_memory_bytes.unwrap_or(ended.peak_memory_bytes),
             io_read_bytes: ended.io_read_bytes,

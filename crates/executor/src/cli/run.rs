@@ -20,6 +20,7 @@ use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::config::Config;
 use crate::pipeline::Answer;
 use crate::state::State;
+use crate::warm;
 use crate::workspace::Workspace;
 
 /// Exit status when it ran out of time, as of timeout(1).
@@ -64,10 +65,12 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
     // A workspace root of its own: the service's may be in use by the service.
     let mut config = config.clone();
     config.workspace_path = home.path().join("workspaces");
-    let executor = serve::build(&config, &State::new_instance()).await?;
+    let executor = serve::build(&config, &State::new_instance(), &warm::Settings::default()).await?;
     let workspace = match &arguments.workspace {
-        Some(folder) => Workspace::of_caller(folder).with_context(|| format!("--workspace {}", folder.display()))?,
-        None => executor.workspaces.private()?,
+        Some(folder) => {
+            Some(Workspace::of_caller(folder).with_context(|| format!("--workspace {}", folder.display()))?)
+        }
+        None => None,
     };
     let (sender, receiver) = mpsc::channel(16);
     let printer = tokio::spawn(print(receiver));

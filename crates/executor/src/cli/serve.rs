@@ -12,6 +12,7 @@ use sandbox::bubblewrap::Bubblewrap;
 use sandbox::error::SandboxError;
 use sandbox::limits::Cgroups;
 use sandbox::native::Native;
+use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
 use sandbox::seatbelt::Seatbelt;
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ use crate::interpreters;
 use crate::pipeline::{Choice, Executor};
 use crate::state::State;
 use crate::telemetry::log::LogHandle;
+use crate::warm::{self, Warm};
 use crate::workspace::{Uids, Workspaces};
 
 /// How long clients have to take the last answers.
@@ -32,6 +34,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(700);
 const DESCRIPTORS_EACH: u64 = 16;
 /// Descriptors that the service itself takes, with room for connections that only ask or wait.
 const DESCRIPTORS_OF_SERVICE: u64 = 64;
+/// Most interpreters of a language that are kept ahead unless somebody asks for more.
+const MOST_WARM: usize = 32;
 /// Exit status after a signal to stop: 128 + SIGTERM.
 const STOPPED: u8 = 143;
 
@@ -51,11 +55,11 @@ pub fn take_subordinate_ids(config: &Config) -> Result<Option<String>> {
     }))
 }
 
-/// Finds out what this host can do and makes everything that executions need.
+/// Finds out what this host can do and makes everything that executions need; `ahead` is how much is made before them.
 ///
 /// # Errors
 /// Whatever makes it impossible to run code here, with the fix.
-pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
+pub async fn build(config: &Config, instance: &str, ahead: &warm::Settings) -> Result<Executor> {
     // Before the launcher: version 2 can't be set up with another process in the service's own group.
     let cgroups = Cgroups::detect(instance);
     cgroups.sweep().ok();
@@ -98,6 +102,7 @@ pub async fn build(config: &Config, instance: &str) -> Result<Executor> {
         ground: ground.clone(),
         interpreters: found_here.clone(),
         workspaces: Arc::clone(&workspaces),
+        warm: Warm::new(ahead.clone()),
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,
         stop: CancellationToken::new(),
         last_sandbox: Mutex::new(None),
@@ -200,7 +205,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             anyhow::anyhow!("STATE_PATH = {path} is not usable: {error}; allowed: a folder that this user can write to")
         }
     })?;
-    let executor = Arc::new(build(&config, &state.instance).await?);
+    let executor = Arc::new(build(&config, &state.instance, &ahead(&config)).await?);
     if !config.listens_on_loopback() && config.api_token.is_none() {
         tracing::warn!(
             "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"
@@ -225,6 +230,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let unisolated = if executor.isolation.is_none() { " (isolation: none, nothing is isolated)" } else { "" };
     tracing::info!("Listening on http://{address}{unisolated}");
 
+    executor.keep_warm();
     let grace = config.shutdown_grace;
     let service = Arc::new(http::Service::new(config, Arc::clone(&executor)));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -252,9 +258,32 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     executor.stop.cancel();
     finished_within(&service, Duration::from_secs(1)).await;
     stop_accepting.cancel();
+    executor.warm.close();
     tokio::time::timeout(LAST_ANSWERS, server).await.ok();
     drop((service, executor));
     Ok(STOPPED)
+}
+
+/// How much is made ahead: as configured, or as the processors can use. Where nothing is isolated nothing is.
+fn ahead(config: &Config) -> warm::Settings {
+    if config.isolation == Wanted::None {
+        return warm::Settings::default();
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mebibyte = 1024 * 1024;
+    warm::Settings {
+        python: config.warm_python.unwrap_or((2 * processors).min(MOST_WARM)),
+        node: config.warm_node.unwrap_or(processors.min(MOST_WARM / 2)),
+        imports: config.warm_python_imports.clone(),
+        limits: Some(Limits {
+            timeout: config.max_execution_time,
+            memory_bytes: config.max_memory_mb * mebibyte,
+            cpu_cores: config.max_cpu_cores,
+            processes: config.max_processes,
+            file_size_bytes: config.max_file_size_mb * mebibyte,
+            output_bytes: config.max_output_bytes,
+        }),
+    }
 }
 
 /// Runs fewer at a time where the descriptors would not do for as many as were asked for: what waits is run in the end, what runs

@@ -122,6 +122,17 @@ pub fn hosts() -> Rule<Vec<String>> {
     Rule::new(allowed, |text| list(text, host_name).filter(|hosts| !hosts.is_empty()))
 }
 
+/// Names of Python modules, separated by commas.
+pub fn modules() -> Rule<Vec<String>> {
+    let part = |part: &str| {
+        part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    Rule::new("names of modules, several separated by commas, or none", move |text| {
+        list(text, |name| Some(name.to_owned())).filter(|names| names.iter().all(|name| name.split('.').all(part)) )
+    })
+}
+
 /// The address that other paths are appended to: no query, no fragment, no password, no final slash.
 pub fn base_url() -> Rule<String> {
     let allowed = "an http:// or https:// address without user, password, query and fragment";

@@ -219,7 +219,7 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
     let runtimes: Vec<Value> = Language::ALL
         .iter()
         .filter_map(|language| executor.interpreters.get(language)?.as_ref().ok())
-        .map(|interpreter| json!({"language": interpreter.language, "version": interpreter.version, "warm": false}))
+        .map(|interpreter| json!({"language": interpreter.language, "version": interpreter.version, "warm": executor.is_warm(interpreter.language)}))
         .collect();
     let config = &service.config;
     Json(json!({

@@ -146,6 +146,16 @@ impl Workspaces {
         Ok(Workspace { folder: Arc::new(folder), identity, _private: Some(private) })
     }
 
+    /// A host user for a process of ours that strangers' programs come from, kept for good; `None` where all are the service's own.
+    ///
+    /// # Errors
+    /// None is left.
+    pub fn identity_for_ours(&self) -> io::Result<Option<Identity>> {
+        let Some(uids) = &self.uids else { return Ok(None) };
+        let uid = uids.for_one_run().ok_or_else(no_uid_left)?;
+        Ok(Some(Identity { uid, gid: uid }))
+    }
+
     fn open_folder(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.root, name, flags, Mode::empty())?)

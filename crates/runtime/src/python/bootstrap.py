@@ -1,10 +1,11 @@
 """Loads the user's Python code, calls its handler and sends the return value.
 
-Runs inside the sandbox as the interpreter's script; how it talks to the service is specified in protocol.rs.
-It imports next to nothing: every module loaded here is paid for by each execution. What is expensive (json with
-its regular expressions, traceback, asyncio, inspect) is loaded when it is needed.
+Runs inside the sandbox as the interpreter's script, or in a fork of the zygote; how it talks to the service is specified
+in protocol.rs. It imports next to nothing: every module loaded here is paid for by each execution that starts cold. What
+is expensive (json with its regular expressions, traceback, asyncio, inspect) is loaded when it is needed.
 """
 
+import builtins
 import os
 import sys
 
@@ -17,13 +18,15 @@ MAX_TRACEBACK = 256 * 1024
 
 
 def read_request():
-    """The header, the code and the event's text."""
-    size = os.fstat(REQUEST_FD).st_size
-    data, offset = bytearray(), 0
-    while offset < size:
-        data += os.pread(REQUEST_FD, size - offset, offset)
-        offset = len(data)
+    """The header, the code and the event's text; None when there is none, because the service wants nothing any more."""
+    chunks = []
+    while chunk := os.read(REQUEST_FD, 1 << 20):
+        chunks.append(chunk)
     os.close(REQUEST_FD)
+    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    del chunks
+    if not data:
+        return None
     if data[:4] != b"SBX1":
         raise SystemExit("the request is damaged")
     sections, offset = [], 4
@@ -189,7 +192,7 @@ def make_main(code):
     folder = os.getcwd()
     module.__file__ = os.path.join(folder, NAME)
     module.__loader__ = Loader(code)
-    module.__builtins__ = __builtins__
+    module.__builtins__ = builtins
     sys.modules["__main__"] = module
     sys.argv[:] = [NAME]
     sys.path[0] = folder
@@ -355,11 +358,46 @@ def run(channel, header, code, event_text):
     return 0
 
 
+def started_ahead():
+    """Whether this process was started before its request: that comes by a pipe then."""
+    import stat
+
+    return stat.S_ISFIFO(os.fstat(REQUEST_FD).st_mode)
+
+
+def import_ahead(names):
+    """Imports modules, each by itself; returns what went wrong."""
+    failures = []
+    for name in names:
+        try:
+            __import__(name)
+        except BaseException as error:
+            failures.append(f"{name} can't be imported ahead: {type(error).__name__}: {error}")
+    return failures
+
+
+def wait_and_run():
+    """From the gate to the end of a process that was started ahead."""
+    channel = Channel()
+    os.write(channel.fd, b"SBXA")
+    request = read_request()
+    if request is None:
+        os._exit(0)
+    header, code, event_text = request
+    os.environ.update(header.get("env", {}))
+    leave(code, run(channel, header, code, event_text))
+
+
 def main():
     """From the request to the end of the process."""
+    if started_ahead():
+        import_ahead(sys.argv[1:])
+        del sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :]
+        wait_and_run()
     channel = Channel()
     header, code, event_text = read_request()
     leave(code, run(channel, header, code, event_text))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,12 @@
 //! it can, and what it could is reported, since Landlock is a second wall here and hosts without
 //! it are common.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr,
     RulesetError, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
 };
 
@@ -76,8 +78,24 @@ impl LandlockError {
 /// Best effort: a kernel with an older ABI enforces the part it knows. Meant for a process with
 /// one thread, after its mounts are made and before its seccomp filter: a domain forbids mounting.
 pub fn restrict(rules: &Rules) -> Result<Achieved, LandlockError> {
+    let status = created(rules)?.restrict_self()?;
+    Ok(Achieved {
+        abi: match status.landlock {
+            LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
+            LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
+        },
+        complete: status.ruleset == RulesetStatus::FullyEnforced,
+    })
+}
+
+/// The same as a descriptor that another process restricts itself with; `None` where the kernel has no Landlock.
+pub fn ruleset(rules: &Rules) -> Result<Option<OwnedFd>, LandlockError> {
+    Ok(created(rules)?.into())
+}
+
+fn created(rules: &Rules) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let status = Ruleset::default()
+    Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
@@ -86,15 +104,7 @@ pub fn restrict(rules: &Rules) -> Result<Achieved, LandlockError> {
         .add_rules(path_beneath_rules(&rules.read_only, read))?
         .add_rules(path_beneath_rules(&rules.write, writable() | AccessFs::Execute))?
         .add_rules(path_beneath_rules(&rules.write_noexec, writable()))?
-        .add_rules(path_beneath_rules(&rules.devices, device()))?
-        .restrict_self()?;
-    Ok(Achieved {
-        abi: match status.landlock {
-            LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
-            LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
-        },
-        complete: status.ruleset == RulesetStatus::FullyEnforced,
-    })
+        .add_rules(path_beneath_rules(&rules.devices, device()))
 }
 
 /// Read and change files and folders, FIFOs and sockets included (programs use them), devices not.

@@ -75,6 +75,16 @@ pub fn native() -> &'static [Instruction] {
     PROGRAM.get_or_init(|| compile(Arch::NATIVE))
 }
 
+/// The same for a zygote: what its forks, which inherit it and add [`native`], need to enter a sandbox.
+pub fn zygote() -> Vec<Instruction> {
+    let mut list = list(Arch::NATIVE);
+    for (number, rule) in table::for_zygotes(Arch::NATIVE) {
+        list.retain(|(known, _)| *known != number);
+        list.push((number, rule));
+    }
+    compile_list(Arch::NATIVE, list)
+}
+
 /// The same for any list that names no number twice.
 fn compile_list(arch: Arch, list: Vec<(u32, Rule<'_>)>) -> Vec<Instruction> {
     let search = search(&ranges(list));

@@ -45,6 +45,15 @@ pub enum Order {
     /// Start the program. Descriptors: the [`ProgramSpec`] as JSON, then what becomes 0, 1, 2, …, then the contents of its
     /// files, then the ways into its cgroup.
     Start,
+    /// A zygote forks the program. Descriptor: the init's end of the door by which it comes.
+    Adopt {
+        /// What it is to be restricted to.
+        access: Option<Access>,
+        /// How to watch over it.
+        watched: Watched,
+    },
+    /// The program, which was started ahead, has come to where it waits for its request: what it used so far does not count.
+    Ahead,
     /// Kill everything.
     Kill,
 }
@@ -52,7 +61,8 @@ pub enum Order {
 /// What an init tells the service.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The sandbox stands; what it has to do without, as sentences.
+    /// The sandbox stands; what it has to do without, as sentences. Descriptors: its namespaces, where a zygote can enter them, as
+    /// [`crate::zygote::Namespaces`] has them.
     Ready(Vec<String>),
     /// A step failed; the program did not run.
     Failed(Failure),
@@ -106,8 +116,6 @@ pub struct ProgramSpec {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
-    /// The workspace.
-    pub workspace: String,
     /// Folder to start in, the workspace or one below it; made where absent.
     pub working_directory: String,
     /// How many descriptors, from 0 up, the program gets.
@@ -120,6 +128,15 @@ pub struct ProgramSpec {
     pub rlimits: Rlimits,
     /// Restrict it to this by Landlock and seccomp; `None` only with `ISOLATION=none`.
     pub access: Option<Access>,
+    /// How to watch over it.
+    pub watched: Watched,
+}
+
+/// What the init has to know of a program that runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Watched {
+    /// The workspace.
+    pub workspace: String,
     /// Memory file systems, for the sampler.
     pub memory_folders: Vec<String>,
     /// Kill everything when more than this many bytes are in use. Where a cgroup does that, `None`.
@@ -134,22 +151,32 @@ pub fn main() -> i32 {
         channel::send(control.as_fd(), &Report::Failed(Failure::new("one-thread", error)), &[]).ok();
         return 125;
     }
-    run(&control, Vec::new(), None)
+    run(&control, Stand::default())
 }
 
-/// The same in a process that was made to be one; `lacks` is what its sandbox has to do without, and `outer_proc` the `/proc`
-/// outside where it has none of its own.
-pub fn run(control: &OwnedFd, lacks: Vec<String>, outer_proc: Option<OwnedFd>) -> i32 {
-    if let Err(failure) = serve(control, lacks, outer_proc) {
+/// What an init stands on that was made to be one.
+#[derive(Default)]
+pub struct Stand {
+    /// What its sandbox has to do without.
+    pub lacks: Vec<String>,
+    /// The `/proc` outside where it has none of its own.
+    pub outer_proc: Option<OwnedFd>,
+    /// Its namespaces, for a zygote.
+    pub namespaces: Vec<OwnedFd>,
+}
+
+/// The same in a process that was made to be one.
+pub fn run(control: &OwnedFd, stand: Stand) -> i32 {
+    if let Err(failure) = serve(control, stand) {
         channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
         return 125;
     }
     0
 }
 
-fn serve(control: &OwnedFd, lacks: Vec<String>, outer_proc: Option<OwnedFd>) -> Result<(), Failure> {
+fn serve(control: &OwnedFd, stand: Stand) -> Result<(), Failure> {
     drop(sys::inherited_fd(2));
-    let proc = outer_proc.map_or_else(Proc::here, |folder| Ok(Proc::outside(folder)));
+    let proc = stand.outer_proc.map_or_else(Proc::here, |folder| Ok(Proc::outside(folder)));
     let proc = proc.map_err(|error| Failure::new("proc", error))?;
     // Opened before the process stops being dumpable, which would give the file to root (proc_pid_io(5)).
     let io_counters = proc.own("io").ok();
@@ -162,22 +189,35 @@ fn serve(control: &OwnedFd, lacks: Vec<String>, outer_proc: Option<OwnedFd>) -> 
         .map_err(|error| Failure::new("parent-death-signal", error))?;
     let children = sys::child_signal_fd().map_err(|error| Failure::new("signals", error))?;
     let lost = |error| Failure::new("control", error);
-    channel::send(control.as_fd(), &Report::Ready(lacks), &[]).map_err(lost)?;
+    let namespaces: Vec<_> = stand.namespaces.iter().map(AsFd::as_fd).collect();
+    channel::send(control.as_fd(), &Report::Ready(stand.lacks), &namespaces).map_err(lost)?;
+    drop(stand.namespaces);
 
     // A channel that ends here is a service that went away or wants this sandbox no more.
     let Some(packet) = channel::receive::<Order>(control.as_fd()).map_err(lost)? else { return Ok(()) };
-    let Order::Start = packet.message else { return Ok(()) };
-    let io_before = storage_io(io_counters.as_ref());
-    let (program, spec) = program::start(control, packet.fds)?;
-    let mut sampler = spec.sampled_memory_bytes.map(|bytes| Sampler::new(bytes, &spec));
-    let mut ended = wait(control, &children, program, &tree, sampler.as_mut());
+    let mut io_before = storage_io(io_counters.as_ref());
+    let (program, watched) = match packet.message {
+        Order::Start => program::start(control, packet.fds)?,
+        Order::Adopt { access, watched } => match program::adopt(control, access.as_ref(), packet.fds)? {
+            Some(program) => (program, watched),
+            None => return Ok(()),
+        },
+        Order::Ahead | Order::Kill => return Ok(()),
+    };
+    let mut sampler = watched.sampled_memory_bytes.map(|bytes| Sampler::new(bytes, &watched));
+    let mut cpu_before_us = 0;
+    let began = |cpu_us| {
+        cpu_before_us = cpu_us;
+        io_before = storage_io(io_counters.as_ref());
+    };
+    let mut ended = wait(control, &children, program, &tree, sampler.as_mut(), began);
     ended.status = tree.kill(program).unwrap_or(ended.status);
     if ended.status != 0 {
-        ended.full = spec.memory_folders.iter().chain([&spec.workspace]).find_map(|folder| FullFolder::of(folder));
+        ended.full = watched.memory_folders.iter().chain([&watched.workspace]).find_map(|folder| FullFolder::of(folder));
     }
     let (cpu_us, largest) = sys::children_usage();
     let io_after = storage_io(io_counters.as_ref());
-    ended.cpu_us = cpu_us;
+    ended.cpu_us = cpu_us.saturating_sub(cpu_before_us);
     ended.peak_memory_bytes = largest.max(sampler.map_or(0, |sampler| sampler.peak_bytes()));
     ended.io_read_bytes = io_after.0.saturating_sub(io_before.0);
     ended.io_write_bytes = io_after.1.saturating_sub(io_before.1);
@@ -186,8 +226,16 @@ fn serve(control: &OwnedFd, lacks: Vec<String>, outer_proc: Option<OwnedFd>) -> 
     channel::receive::<Order>(control.as_fd()).map(drop).map_err(lost)
 }
 
-/// Until the program has ended, the service says kill or is gone, or memory runs out.
-fn wait(control: &OwnedFd, children: &OwnedFd, program: i32, tree: &Tree, mut sampler: Option<&mut Sampler>) -> Ended {
+/// Until the program has ended, the service says kill or is gone, or memory runs out. `began` is called with the CPU time that a
+/// program which was started ahead took to come to its request.
+fn wait(
+    control: &OwnedFd,
+    children: &OwnedFd,
+    program: i32,
+    tree: &Tree,
+    mut sampler: Option<&mut Sampler>,
+    mut began: impl FnMut(u64),
+) -> Ended {
     let interval = Timespec { tv_sec: 0, tv_nsec: SAMPLE_INTERVAL.subsec_nanos().into() };
     let timeout = sampler.is_some().then_some(&interval);
     loop {
@@ -195,9 +243,11 @@ fn wait(control: &OwnedFd, children: &OwnedFd, program: i32, tree: &Tree, mut sa
         rustix::event::poll(&mut waiting, timeout).ok();
         let (order, ended) = (!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty());
         if order {
-            // Taken even though there is only one: a socket closed with something unread loses our own last word.
-            channel::receive::<Order>(control.as_fd()).ok();
-            return Ended::default();
+            // Taken whatever it is: a socket closed with something unread loses our own last word.
+            match channel::receive::<Order>(control.as_fd()).ok().flatten().map(|packet| packet.message) {
+                Some(Order::Ahead) => began(sys::cpu_time_us(program)),
+                _ => return Ended::default(),
+            }
         }
         if ended {
             rustix::io::read(children, &mut [0u8; 128]).ok();

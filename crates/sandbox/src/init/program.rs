@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{Access, Failure, FileSpec, HIGH_FD, ProgramSpec, Report};
+use super::{Access, Failure, FileSpec, HIGH_FD, ProgramSpec, Report, Watched};
+use rustix::event::{PollFd, PollFlags};
+
 use crate::channel;
 use crate::failure::WORKING_DIRECTORY_STEP;
 use crate::filter::{landlock, seccomp};
@@ -15,7 +17,7 @@ use crate::limits;
 use crate::sys;
 
 /// Writes the files, forks, restricts and executes; returns the program's pid as the init sees it.
-pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, ProgramSpec), Failure> {
+pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, Watched), Failure> {
     let malformed = |_| Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
     if fds.is_empty() {
         return Err(malformed(()));
@@ -34,7 +36,7 @@ pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, ProgramSp
     }
     let filter = seccomp::native();
     match sys::fork().map_err(|error| Failure::new("fork", error))? {
-        sys::Forked::Parent(pid) => Ok((pid, spec)),
+        sys::Forked::Parent(pid) => Ok((pid, spec.watched)),
         sys::Forked::Child => {
             // A copy above all numbers that are about to be filled.
             if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
@@ -42,6 +44,30 @@ pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, ProgramSp
                 channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
             }
             sys::exit_now(125)
+        }
+    }
+}
+
+/// Gives the way in to a program that a zygote forks, and waits until it is there under every restriction: its pid as the init sees
+/// it, which the kernel puts beside what it says (unix(7), SCM_CREDENTIALS). `None` when the service wants it no more.
+pub fn adopt(control: &OwnedFd, access: Option<&Access>, fds: Vec<OwnedFd>) -> Result<Option<i32>, Failure> {
+    let protocol = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
+    let door = fds.into_iter().next().ok_or_else(protocol)?;
+    let ruleset = access.map(|access| landlock::ruleset(&rules(access))).transpose();
+    let ruleset = ruleset.map_err(|error| Failure::new("landlock", errno_of(&error)))?.flatten();
+    let fail = |error| Failure::new("zygote", error);
+    channel::send(door.as_fd(), &(), ruleset.as_ref().map(AsFd::as_fd).as_slice()).map_err(fail)?;
+    loop {
+        let mut waiting = [PollFd::new(&door, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        rustix::event::poll(&mut waiting, None).ok();
+        let (came, told) = (!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty());
+        if came {
+            let gone = || fail(io::ErrorKind::ConnectionAborted.into());
+            let packet = channel::receive::<Result<(), Failure>>(door.as_fd()).map_err(fail)?.ok_or_else(gone)?;
+            return packet.message.and_then(|()| packet.pid.map(|pid| Some(pid.as_raw_nonzero().get())).ok_or_else(protocol));
+        }
+        if told {
+            return Ok(None);
         }
     }
 }
@@ -68,15 +94,13 @@ fn become_program(
 
         rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        enter(Path::new(&spec.working_directory), Path::new(&spec.workspace)).map_err(fail(WORKING_DIRECTORY_STEP))?;
+        enter(Path::new(&spec.working_directory), Path::new(&spec.watched.workspace)).map_err(fail(WORKING_DIRECTORY_STEP))?;
         // The program alone, and before anything of it: its usage is its own, and the init can't be hit for it.
         limits::enter(entrances).map_err(fail("cgroup"))?;
         spec.rlimits.apply().map_err(fail("rlimits"))?;
         rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("no-new-privs", error))?;
         if let Some(access) = &spec.access {
-            let errno =
-                |error: landlock::LandlockError| io::Error::from_raw_os_error(error.errno().unwrap_or(libc::EIO));
-            landlock::restrict(&rules(access)).map_err(|error| Failure::new("landlock", errno(error)))?;
+            landlock::restrict(&rules(access)).map_err(|error| Failure::new("landlock", errno_of(&error)))?;
         }
         sys::reset_signals();
         let high = fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD)).collect::<Result<Vec<_>, _>>();
@@ -104,6 +128,10 @@ fn enter(folder: &Path, workspace: &Path) -> io::Result<()> {
     } else {
         Err(io::Error::from_raw_os_error(libc::EXDEV))
     }
+}
+
+fn errno_of(error: &landlock::LandlockError) -> io::Error {
+    io::Error::from_raw_os_error(error.errno().unwrap_or(libc::EIO))
 }
 
 fn rules(access: &Access) -> landlock::Rules {

@@ -6,7 +6,7 @@
 //! after a fork, so a sum over the limit is checked against proportional shares (`smaps_rollup`, proc_pid_smaps(5)) before
 //! it counts.
 
-use super::ProgramSpec;
+use super::Watched;
 use super::proc::Proc;
 use super::tree::Tree;
 use crate::sys;
@@ -26,9 +26,9 @@ struct Resident {
 }
 
 impl Sampler {
-    /// For a limit in bytes, with the memory file systems of this program.
-    pub fn new(limit_bytes: u64, spec: &ProgramSpec) -> Self {
-        Self { limit_bytes, peak_bytes: 0, memory_folders: spec.memory_folders.clone() }
+    /// For a limit in bytes, with these memory file systems.
+    pub fn new(limit_bytes: u64, watched: &Watched) -> Self {
+        Self { limit_bytes, peak_bytes: 0, memory_folders: watched.memory_folders.clone() }
     }
 
     /// Whether more is in use now than allowed.

@@ -56,8 +56,17 @@ impl Cgroup {
         }
         // From here on a drop removes it.
         let group = Cgroup::existing(shared, name.to_owned());
-        let plan = group.shared.version.plan();
-        for hierarchy in &group.shared.hierarchies {
+        group.limit(limits)?;
+        Ok(group)
+    }
+
+    /// Puts these limits in force.
+    ///
+    /// # Errors
+    /// That of writing one; some may then be in force.
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let (plan, name) = (self.shared.version.plan(), &self.name);
+        for hierarchy in &self.shared.hierarchies {
             for write in plan(limits, &hierarchy.controllers) {
                 hierarchy.carry_out(name, &write).map_err(|error| {
                     let place = format!("{}/{name}/{}", hierarchy.path.display(), write.file);
@@ -65,7 +74,7 @@ impl Cgroup {
                 })?;
             }
         }
-        Ok(group)
+        Ok(())
     }
 
     /// The execution's name.

@@ -16,9 +16,10 @@ use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, Capabi
 
 use super::mounts::{self, Material};
 use crate::channel;
-use crate::init::{self, CONTROL_FD, Failure, HIGH_FD, Report};
+use crate::init::{self, CONTROL_FD, Failure, HIGH_FD, Report, Stand};
 use crate::plan::{HOSTNAME, INNER_ID, SandboxPlan};
 use crate::sys;
+use crate::zygote::Namespaces;
 
 /// Namespaces of a new sandbox. That of the network the launcher has made ahead where it may; that of cgroups follows when the child
 /// is in its group, which becomes its top.
@@ -37,6 +38,8 @@ pub struct Seed<'a> {
     pub launcher_ids: (u32, u32),
     /// See [`Material::hide_processes`].
     pub hide_processes: bool,
+    /// Whether to hand its namespaces out, for a zygote.
+    pub takes_forks: bool,
     /// The workspace.
     pub workspace: &'a OwnedFd,
     /// What stands for `/etc`.
@@ -59,7 +62,7 @@ impl Seed<'_> {
 /// Sets everything up and is the init until its end; returns its exit code.
 pub fn main(seed: &Seed<'_>) -> i32 {
     match become_init(seed) {
-        Ok((control, lacks, outer_proc)) => init::run(&control, lacks, outer_proc),
+        Ok((control, stand)) => init::run(&control, stand),
         Err(failure) => {
             channel::send(seed.control.as_fd(), &Report::Failed(failure), &[]).ok();
             125
@@ -67,8 +70,8 @@ pub fn main(seed: &Seed<'_>) -> i32 {
     }
 }
 
-/// The init's end of the control channel, what the sandbox has to do without, and the `/proc` outside if it has none.
-fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>, Option<OwnedFd>), Failure> {
+/// The init's end of the control channel and what else it starts with.
+fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     let fail = |step: &'static str| move |error: io::Error| Failure::new(step, error);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let host_proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
@@ -94,6 +97,11 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>, Option<OwnedFd>
     if let Some((uid, gid)) = seed.identity {
         become_user_with_capabilities(uid, gid).map_err(fail("identity"))?;
     }
+    let mut namespaces = Vec::new();
+    // The one that owns the others, where that is not the service's own.
+    if seed.takes_forks && seed.identity.is_none() {
+        namespaces.push(namespace(&host_proc, "user").map_err(fail("open-namespaces"))?);
+    }
     sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
     map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
     // Lets no user namespace be made below this one (namespaces(7)). The filter refuses the calls as well.
@@ -103,9 +111,20 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Vec<String>, Option<OwnedFd>
     give_up_capabilities().map_err(|error| Failure::new("capabilities", error))?;
     rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
     drop(tree.proc);
-    let (control, outer_proc) =
-        keep_only(seed.control, seed.stderr, host_proc, !tree.has_proc).map_err(fail("descriptors"))?;
-    Ok((control, tree.lacks, outer_proc))
+    if seed.takes_forks {
+        for name in &Namespaces::NAMES[1..] {
+            namespaces.push(namespace(&host_proc, name).map_err(fail("open-namespaces"))?);
+        }
+    }
+    let (control, namespaces, outer_proc) =
+        keep_only(seed.control, seed.stderr, namespaces, (!tree.has_proc).then_some(host_proc)).map_err(fail("descriptors"))?;
+    Ok((control, Stand { lacks: tree.lacks, outer_proc, namespaces }))
+}
+
+/// One of the namespaces that this process is in (namespaces(7)).
+fn namespace(proc: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let path = format!("self/ns/{name}");
+    Ok(rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Maps the program's ids to these of the user namespace above, where they are this process's own (user_namespaces(7)).
@@ -157,26 +176,29 @@ fn give_up_capabilities() -> rustix::io::Result<()> {
 fn keep_only(
     control: &OwnedFd,
     stderr: &OwnedFd,
-    host_proc: OwnedFd,
-    keep_proc: bool,
-) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
-    const PROC_FD: i32 = CONTROL_FD + 1;
+    namespaces: Vec<OwnedFd>,
+    outer_proc: Option<OwnedFd>,
+) -> io::Result<(OwnedFd, Vec<OwnedFd>, Option<OwnedFd>)> {
     let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
     let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD);
-    let wanted = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd(), host_proc.as_fd()];
-    let wanted = &wanted[..if keep_proc { wanted.len() } else { wanted.len() - 1 }];
-    let kept = wanted.iter().map(|fd| high(*fd)).collect::<Result<Vec<OwnedFd>, _>>()?;
+    let first = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd()];
+    let wanted = first.into_iter().chain(namespaces.iter().chain(&outer_proc).map(AsFd::as_fd));
+    let kept = wanted.map(high).collect::<rustix::io::Result<Vec<OwnedFd>>>()?;
     for (number, fd) in kept.iter().enumerate() {
         sys::place_fd(fd.as_raw_fd(), number as i32)?;
     }
     let first_closed = kept.len() as i32;
-    drop((kept, null, host_proc));
+    let has_proc = outer_proc.is_some();
+    drop((kept, null, namespaces, outer_proc));
     // The owners of what this closes, the launcher's, are never looked at again: the process ends without going back to them.
     sys::close_from(first_closed)?;
-    let control = sys::inherited_fd(CONTROL_FD).ok_or(io::ErrorKind::NotConnected)?;
-    let outer_proc = sys::inherited_fd(PROC_FD);
-    for kept in [Some(&control), outer_proc.as_ref()].into_iter().flatten() {
-        rustix::io::fcntl_setfd(kept, FdFlags::CLOEXEC)?;
+    let mut kept = Vec::new();
+    for number in CONTROL_FD..first_closed {
+        let fd = sys::inherited_fd(number).ok_or(io::ErrorKind::NotConnected)?;
+        rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+        kept.push(fd);
     }
-    Ok((control, outer_proc))
+    let outer_proc = if has_proc { kept.pop() } else { None };
+    let control = kept.remove(0);
+    Ok((control, kept, outer_proc))
 }

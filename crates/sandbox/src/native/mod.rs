@@ -7,7 +7,8 @@
 pub mod child;
 pub mod mounts;
 
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use crate::error::{SandboxError, Stage};
 use crate::etc;
 use crate::launcher::Body;
-use crate::plan::{self, HostFiles, SandboxPlan};
+use crate::plan::{self, HostFiles, Mount, SandboxPlan};
 use crate::policy::Policy;
 use crate::prepare::{self, Construction, Ground};
 use crate::running::Prepared;
@@ -40,23 +41,33 @@ impl Native {
         Ok(Self { host: HostFiles::look(), etc: Arc::new(etc) })
     }
 
+    pub(crate) fn etc(&self) -> Result<OwnedFd, SandboxError> {
+        let folder = std::fs::File::open(self.etc.path());
+        Ok(folder.map_err(|error| SandboxError::io(Stage::Launch, "the folder for /etc", error))?.into())
+    }
+
+    /// What a program of ours beside the sandboxes sees that is to see no more than they show.
+    pub(crate) fn system_mounts(&self, read_only: &[PathBuf]) -> Vec<Mount> {
+        plan::system_alone(read_only, &self.host)
+    }
+
     /// Builds a sandbox.
     ///
     /// # Errors
     /// As of [`SandboxError`].
     pub async fn prepare(&self, ground: &Ground, policy: &Policy) -> Result<Prepared, SandboxError> {
         policy.refuse_root()?;
-        let etc = std::fs::File::open(self.etc.path())
-            .map_err(|error| SandboxError::io(Stage::Launch, "the folder for /etc", error))?;
+        let etc = self.etc()?;
         let plan = SandboxPlan::new(policy, &self.host);
         let construction = Construction {
             body: Body::Init {
                 plan: plan.clone(),
+                takes_forks: policy.takes_forks,
                 // The init has to see all processes where it measures their memory.
                 hide_processes: ground.cgroups.memory(),
             },
             data: Vec::new(),
-            etc: Some(etc.into()),
+            etc: Some(etc),
             layout: plan::layout(),
             plan: Some(plan),
             folders: None,

@@ -22,7 +22,7 @@ use crate::program::Layout;
 use argv::{MAX_READ, Parameters, SANDBOX_EXEC};
 use processes::Marks;
 
-pub use run::{Prepared, Remains};
+pub use run::{Prepared, Remains, Started};
 pub use start::STARTER_ARGUMENT;
 
 #[cfg(target_os = "macos")]

@@ -18,10 +18,11 @@ use tokio::sync::mpsc;
 
 use super::processes::{self, Marks, Processes};
 use super::start::{HIGH_FD, Heard, StartOrder, StartRlimits};
-use crate::capture::{Capture, Chunk, Stream};
+use crate::capture::{Capture, Chunk};
 use crate::channel;
 use crate::error::{SandboxError, Stage};
 use crate::outcome::{End, FullFolder, Outcome, Usage};
+use crate::pipes::Pipes;
 use crate::policy::Limits;
 use crate::program::{Layout, Program};
 use crate::sys::spawn::{self, Collected};
@@ -55,18 +56,16 @@ impl Prepared {
         &self.layout
     }
 
-    /// Runs the program to its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
-    ///
-    /// Dropping the returned future kills everything.
+    /// Gives it other limits.
+    pub fn limit(&mut self, limits: &Limits) {
+        self.limits = limits.clone();
+    }
+
+    /// Starts the program; its time begins.
     ///
     /// # Errors
-    /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
-    pub async fn run(
-        self,
-        mut program: Program,
-        live: Option<mpsc::Sender<Chunk>>,
-        cancelled: impl Future<Output = ()>,
-    ) -> Result<(Outcome, Remains), SandboxError> {
+    /// When it could not be started; some of what keeps it from that is told by [`Started::finish`].
+    pub async fn start(self, mut program: Program) -> Result<Started, SandboxError> {
         let failed = |error| SandboxError::io(Stage::Launch, "descriptors for the sandbox", error);
         let files = std::mem::take(&mut program.files);
         let folder = PathBuf::from(&self.layout.files);
@@ -75,17 +74,11 @@ impl Prepared {
             .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
 
-        let watched_live = live.is_some();
-        let live_stdout = live.clone().map(|sender| (Stream::Stdout, sender));
-        let live_stderr = live.map(|sender| (Stream::Stderr, sender));
-        let (stdout, stdout_end) = Capture::start(self.limits.output_bytes, live_stdout).map_err(failed)?;
-        let (stderr, stderr_end) = Capture::start(self.limits.output_bytes, live_stderr).map_err(failed)?;
-        let (result, result_end) = Capture::start(program.result_bytes, None).map_err(failed)?;
+        let (pipes, ends) = Pipes::new(program.result_bytes).map_err(failed)?;
         let (diagnostics, diagnostics_end) = Capture::start(DIAGNOSTICS_BYTES, None).map_err(failed)?;
-        let standard = [&program.stdin, &stdout_end, &stderr_end, &result_end];
         // Under numbers that are known before the process is there and that it keeps: no dup2(2) may hit a descriptor of the
         // standard library's between fork and exec.
-        let inherited = standard.into_iter().chain(&program.descriptors);
+        let inherited = [&program.stdin].into_iter().chain(&ends).chain(&program.descriptors);
         let inherited: Vec<OwnedFd> = inherited
             .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD))
             .collect::<Result<_, _>>()
@@ -94,28 +87,84 @@ impl Prepared {
         let order = channel::sealed("order", &[&order]).map_err(failed)?;
 
         let started = Instant::now();
-        let mut leader = Leader::start(&self.command, order, diagnostics_end, &inherited, self.marks.clone())?;
-        drop((program, inherited, stdout_end, stderr_end, result_end));
+        let leader = Leader::start(&self.command, order, diagnostics_end, &inherited, self.marks.clone())?;
+        Ok(Started { prepared: self, leader, pipes, diagnostics, started })
+    }
+
+    fn order(&self, program: &Program, inherited: &[OwnedFd]) -> StartOrder {
+        // On macOS the limit is the user's, not the sandbox's; elsewhere threads count too, which nobody knows the number of.
+        let others = cfg!(target_os = "macos").then(processes::count);
+        StartOrder {
+            argv: program.argv.clone(),
+            env: program.env.clone(),
+            workspace: self.layout.workspace.clone(),
+            working_directory: program.working_directory.clone(),
+            descriptors: inherited.iter().map(AsRawFd::as_raw_fd).collect(),
+            rlimits: StartRlimits::for_limits(&self.limits, others),
+        }
+    }
+}
+
+/// A program that runs, or, started ahead, waits for its request. Dropping it kills everything.
+pub struct Started {
+    prepared: Prepared,
+    leader: Leader,
+    pipes: Pipes,
+    diagnostics: Capture,
+    started: Instant,
+}
+
+impl Started {
+    /// Until a program that was started ahead says [`crate::pipes::AHEAD`].
+    ///
+    /// # Errors
+    /// It ended before, or said something else.
+    pub async fn arrived(&mut self) -> Result<(), SandboxError> {
+        let failed = |error| SandboxError::io(Stage::Program, "waiting for a program that was started ahead", error);
+        self.pipes.arrived().await.map_err(failed)
+    }
+
+    /// Whether it still waits.
+    pub fn is_waiting(&self) -> bool {
+        self.leader.lives()
+    }
+
+    /// From here on the program's time counts, and these limits hold.
+    pub fn begin(&mut self, limits: &Limits) {
+        self.prepared.limit(limits);
+        self.started = Instant::now();
+    }
+
+    /// Until its end. `live` gets output as it comes; the run is cancelled when `cancelled` resolves.
+    ///
+    /// Dropping the returned future kills everything.
+    ///
+    /// # Errors
+    /// When the program could not be started or watched over; how it ended itself is the [`Outcome`].
+    pub async fn finish(
+        self,
+        live: Option<mpsc::Sender<Chunk>>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(Outcome, Remains), SandboxError> {
+        let Self { prepared, mut leader, pipes, diagnostics, started } = self;
+        let failed = |error| SandboxError::io(Stage::Launch, "descriptors for the sandbox", error);
+        let drained = pipes.drain(prepared.limits.output_bytes, live).map_err(failed)?;
         let mut peak_memory_bytes = 0;
         let verdict = tokio::select! {
             biased;
             ended = leader.ended() => ended.map(|()| None),
-            () = tokio::time::sleep_until((started + self.limits.timeout).into()) => Ok(Some(End::TimedOut)),
+            () = tokio::time::sleep_until((started + prepared.limits.timeout).into()) => Ok(Some(End::TimedOut)),
             () = cancelled => Ok(Some(End::Cancelled)),
-            () = out_of_memory(&leader.processes, self.limits.memory_bytes, &mut peak_memory_bytes) => Ok(Some(End::OutOfMemory)),
+            () = out_of_memory(&leader.processes, prepared.limits.memory_bytes, &mut peak_memory_bytes) => {
+                Ok(Some(End::OutOfMemory))
+            }
         };
         let supervise = |error| SandboxError::io(Stage::Supervise, "waiting for the program", error);
         let verdict = verdict.map_err(supervise)?;
         let collected = leader.finish().await.map_err(supervise)?;
         let duration = started.elapsed();
 
-        let grace = if watched_live { Duration::MAX } else { DRAIN_GRACE };
-        let (stdout, stderr, result, diagnostics) = tokio::join!(
-            stdout.finish(grace),
-            stderr.finish(grace),
-            result.finish(grace),
-            diagnostics.finish(DRAIN_GRACE)
-        );
+        let ([stdout, stderr, result], diagnostics) = tokio::join!(drained.finish(), diagnostics.finish(DRAIN_GRACE));
         match Heard::in_text(&diagnostics.kept) {
             Heard::Started => {}
             Heard::Failed(failure) => return Err(failure.into_error(Stage::Program, None)),
@@ -131,22 +180,9 @@ impl Prepared {
             io_write_bytes: 0,
         };
         let end = verdict.unwrap_or_else(|| End::from_wait_status(collected.status));
-        let full = if collected.status == 0 { None } else { FullFolder::of(&self.layout.workspace) };
+        let full = if collected.status == 0 { None } else { FullFolder::of(&prepared.layout.workspace) };
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced: false, full, duration };
-        Ok((outcome, Remains { _folders: self.folders }))
-    }
-
-    fn order(&self, program: &Program, inherited: &[OwnedFd]) -> StartOrder {
-        // On macOS the limit is the user's, not the sandbox's; elsewhere threads count too, which nobody knows the number of.
-        let others = cfg!(target_os = "macos").then(processes::count);
-        StartOrder {
-            argv: program.argv.clone(),
-            env: program.env.clone(),
-            workspace: self.layout.workspace.clone(),
-            working_directory: program.working_directory.clone(),
-            descriptors: inherited.iter().map(AsRawFd::as_raw_fd).collect(),
-            rlimits: StartRlimits::for_limits(&self.limits, others),
-        }
+        Ok((outcome, Remains { _folders: prepared.folders }))
     }
 }
 
@@ -221,6 +257,12 @@ impl Leader {
             }
             children.recv().await;
         }
+    }
+
+    /// Whether it has not ended.
+    fn lives(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Pid::from_raw(self.pid).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(None)))
     }
 
     /// Kills what is alive, waits until it is gone, and collects the first process.

@@ -188,6 +188,14 @@ pub fn children_usage() -> (u64, u64) {
     (micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
+/// User and system time of this process so far, microseconds; 0 if there is none (clock_getcpuclockid(3)).
+pub fn cpu_time_us(pid: i32) -> u64 {
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both write to the places given, which live through the calls.
+    let known = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0 };
+    if known { time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000 } else { 0 }
+}
+
 /// Bytes in memory of the System V segments of this ipc namespace, mapped or not (SHM_INFO of shmctl(2)).
 pub fn system_v_bytes() -> u64 {
     // Not in the libc crate for each C library: struct shm_info of linux/shm.h.

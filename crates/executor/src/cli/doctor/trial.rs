@@ -16,6 +16,7 @@ use super::interpreters::Found;
 use super::kernel::{Attempt, Kernel};
 use super::limits::split;
 use super::{Check, Status};
+use crate::warm;
 use crate::cli::serve::{self, NothingWorks};
 use crate::config::{Config, Isolation};
 use crate::pipeline::{Executor, probe_request};
@@ -77,7 +78,7 @@ impl Trial {
         let (home, executor) = match tempfile::tempdir().context("a temporary folder can't be made") {
             Ok(home) => {
                 let path = home.path().join("workspaces");
-                (Some(home), serve::build(&trial_config(config, path, interpreters), &instance).await)
+                (Some(home), serve::build(&trial_config(config, path, interpreters), &instance, &warm::Settings::default()).await)
             }
             Err(error) => (None, Err(error)),
         };

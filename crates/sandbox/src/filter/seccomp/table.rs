@@ -352,3 +352,30 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Arguments(MKNOD), calls! { mknod 133 -; }),
     Group(Rule::Arguments(MKNODAT), calls! { mknodat 259 33; }),
 ];
+
+/// setresuid(2), setresgid(2), setreuid(2), setuid(2) and the like: never root's, which the capability to become a sandbox's user
+/// would also give. The error is what the kernel answers
+/// in a sandbox, where there is no root.
+const NOT_ROOT: &[Check] = &[Check::none(0, u32::MAX, &[0], EINVAL)];
+const NOT_ROOT_TWO: &[Check] = &[Check::none(0, u32::MAX, &[0], EINVAL), Check::none(1, u32::MAX, &[0], EINVAL)];
+const NOT_ROOT_THREE: &[Check] = &[
+    Check::none(0, u32::MAX, &[0], EINVAL),
+    Check::none(1, u32::MAX, &[0], EINVAL),
+    Check::none(2, u32::MAX, &[0], EINVAL),
+];
+
+/// What replaces the rules above for a zygote.
+#[rustfmt::skip]
+const FOR_ZYGOTES: &[Group] = &[
+    // To enter a sandbox whose descriptors the service hands it, and to put the filter of programs in force.
+    Group(Rule::Allow, calls! { setns 308 268; seccomp 317 277; }),
+    Group(Rule::Arguments(NOT_ROOT), calls! { setuid 105 146; setgid 106 144; setfsuid 122 151; setfsgid 123 152; }),
+    Group(Rule::Arguments(NOT_ROOT_TWO), calls! { setreuid 113 145; setregid 114 143; }),
+    Group(Rule::Arguments(NOT_ROOT_THREE), calls! { setresuid 117 147; setresgid 119 149; }),
+];
+
+/// The numbers and rules of that for `arch`.
+pub(super) fn for_zygotes(arch: Arch) -> Vec<(u32, Rule<'static>)> {
+    let calls = FOR_ZYGOTES.iter().flat_map(|group| group.1.iter().map(move |call| (call.number(arch), group.0)));
+    calls.filter_map(|(number, rule)| Some((number?, rule))).collect()
+}

@@ -1,0 +1,356 @@
+//! What is made before a request comes: sandboxes that stand, and interpreters that wait in them.
+//!
+//! A stand serves one execution and goes with it. Stocks are bounded ([`runtime::warm::Pool`]) and are filled while the
+//! processors have nothing better to do. Where there is none, an execution makes its own: it is late then, but never refused.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use runtime::warm::{Pool, Waiting};
+use runtime::{Interpreter, Language};
+use sandbox::policy::{Identity, Limits, Policy};
+use sandbox::zygote::Zygote;
+use sandbox::{Isolation, Prepared};
+
+use crate::pipeline::{Executor, Failed};
+use crate::workspace::Workspace;
+
+/// Room for files of ours in a stand that was made before its request.
+pub const FILES_BYTES: u64 = 8 * 1024 * 1024;
+/// Forks after which a zygote is replaced: what they share (hash seed, address layout) does not stay for ever.
+const ZYGOTE_FORKS: usize = 2_000;
+/// How long a stock waits for idle processors before it adds one all the same.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(2);
+/// After something could not be made, the first pause; each is twice the one before, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Where one execution will run.
+pub struct Stand {
+    /// Its workspace.
+    pub workspace: Workspace,
+    /// Its sandbox.
+    pub body: Body,
+}
+
+/// How far a stand is.
+#[allow(clippy::large_enum_variant)] // Moved a few times in its life; a box would cost more.
+pub enum Body {
+    /// A sandbox.
+    Sandbox(Prepared),
+    /// With an interpreter in it that waits for its request.
+    Program(Waiting),
+}
+
+impl Body {
+    fn is_waiting(&self) -> bool {
+        match self {
+            Self::Sandbox(prepared) => prepared.is_waiting(),
+            Self::Program(waiting) => waiting.is_waiting(),
+        }
+    }
+}
+
+/// How much is made ahead.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Idle Python interpreters.
+    pub python: usize,
+    /// Idle Node.js processes.
+    pub node: usize,
+    /// Modules that Python imports ahead.
+    pub imports: Vec<String>,
+    /// What stands are made for.
+    pub limits: Option<Limits>,
+}
+
+/// All stocks.
+pub struct Warm {
+    settings: Settings,
+    limits: Option<Limits>,
+    python: Pool<Stand>,
+    node: Pool<Stand>,
+    sandboxes: Pool<Stand>,
+    zygote: Mutex<Option<Forking>>,
+    zygote_wanted: tokio::sync::Notify,
+    running: AtomicUsize,
+    processors: usize,
+}
+
+struct Forking {
+    zygote: Zygote,
+    forks: usize,
+}
+
+impl Warm {
+    /// Empty stocks; they fill once [`Executor::keep_warm`] runs.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            python: Pool::new(settings.python),
+            node: Pool::new(settings.node),
+            sandboxes: Pool::new(settings.python.max(settings.node)),
+            zygote: Mutex::default(),
+            zygote_wanted: tokio::sync::Notify::new(),
+            running: AtomicUsize::new(0),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: settings.limits.clone(),
+            settings,
+        }
+    }
+
+    /// Whether interpreters of this language are kept ahead.
+    pub fn keeps(&self, language: Language) -> bool {
+        self.stock_of(language).is_kept()
+    }
+
+    fn stock_of(&self, language: Language) -> &Pool<Stand> {
+        match language {
+            Language::Python => &self.python,
+            Language::Javascript => &self.node,
+            // There is nothing to start ahead of a script but its sandbox.
+            Language::Shell => &self.sandboxes,
+        }
+    }
+
+    /// A stand for an execution without a session: with the language's interpreter where it can start `ahead`, otherwise without.
+    pub async fn take(&self, language: Language, ahead: bool) -> Option<Stand> {
+        let stock = if ahead { self.stock_of(language) } else { &self.sandboxes };
+        stock.take(|stand| stand.body.is_waiting()).await
+    }
+
+    /// Whether a stand made ahead can be given these limits.
+    pub fn suits(&self, limits: &Limits, counts_processes: bool) -> bool {
+        self.limits.as_ref().is_some_and(|made| {
+            (made.memory_bytes, made.file_size_bytes) == (limits.memory_bytes, limits.file_size_bytes)
+                && (counts_processes || made.processes == limits.processes)
+        })
+    }
+
+    /// The zygote, for one fork.
+    pub fn zygote(&self) -> Option<Zygote> {
+        let mut forking = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
+        let forking = forking.as_mut()?;
+        forking.forks += 1;
+        if forking.forks == ZYGOTE_FORKS {
+            self.zygote_wanted.notify_one();
+        }
+        Some(forking.zygote.clone())
+    }
+
+    fn has_zygote(&self) -> bool {
+        self.zygote.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// A fork did not come: the zygote is replaced.
+    pub fn zygote_failed(&self) {
+        self.set_zygote(None);
+        self.zygote_wanted.notify_one();
+    }
+
+    fn set_zygote(&self, zygote: Option<Zygote>) {
+        let forking = zygote.map(|zygote| Forking { zygote, forks: 0 });
+        *self.zygote.lock().unwrap_or_else(PoisonError::into_inner) = forking;
+    }
+
+    /// Modules to import where an interpreter is not forked.
+    pub fn imports(&self) -> &[String] {
+        &self.settings.imports
+    }
+
+    /// Counts an execution for as long as it runs.
+    pub fn running(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(self)
+    }
+
+    /// Gives up all that is idle.
+    pub fn close(&self) {
+        for stock in [&self.python, &self.node, &self.sandboxes] {
+            stock.close();
+        }
+        self.set_zygote(None);
+    }
+
+    /// Until there is a processor that no execution wants, or it has been waited long enough.
+    async fn calm(&self) {
+        let came = Instant::now();
+        while self.running.load(Ordering::Relaxed) >= self.processors && came.elapsed() < PATIENCE {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// See [`Warm::running`].
+pub struct Running<'a>(&'a Warm);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Executor {
+    /// Fills the stocks for as long as the service runs.
+    pub fn keep_warm(self: &Arc<Self>) {
+        let makers = self.warm.processors;
+        for (language, makers) in [(Language::Python, makers), (Language::Javascript, 1), (Language::Shell, 1)] {
+            let there = matches!(self.interpreters.get(&language), Some(Ok(_)));
+            if !self.warm.keeps(language) || !there {
+                continue;
+            }
+            for _ in 0..makers {
+                tokio::spawn(Arc::clone(self).fill(language));
+            }
+        }
+        if self.warm.keeps(Language::Python) && matches!(self.isolation, Isolation::Native(_)) {
+            tokio::spawn(Arc::clone(self).keep_zygote());
+        }
+    }
+
+    async fn fill(self: Arc<Self>, language: Language) {
+        let stock = self.warm.stock_of(language);
+        let mut pause = FIRST_PAUSE;
+        let fill = async {
+            loop {
+                stock.lacking().await;
+                self.warm.calm().await;
+                let Some(making) = stock.begin() else { continue };
+                match self.stand(language).await {
+                    Ok(stand) => {
+                        making.done(stand);
+                        pause = FIRST_PAUSE;
+                    }
+                    Err(error) => {
+                        drop(making);
+                        let name = language.name();
+                        tracing::warn!("Nothing could be made ahead for {name}, executions start cold: {error}");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = fill => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// One for an execution without a session that is not there yet.
+    async fn stand(&self, language: Language) -> Result<Stand, Failed> {
+        let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
+        let Some(limits) = self.warm.limits.clone() else {
+            return Err(Failed::Language("nothing is made ahead".into()));
+        };
+        let prepared = self.isolation.prepare(&self.ground, &self.policy(&workspace, FILES_BYTES, limits.clone())).await?;
+        self.lacks.get_or_init(|| prepared.lacks());
+        if language == Language::Shell {
+            return Ok(Stand { workspace, body: Body::Sandbox(prepared) });
+        }
+        let interpreter = self.interpreter(language)?;
+        let mut waiting = self.start_ahead(prepared, &interpreter, limits.memory_bytes).await?;
+        waiting.arrived().await?;
+        Ok(Stand { workspace, body: Body::Program(waiting) })
+    }
+
+    /// Starts the interpreter in this sandbox.
+    ///
+    /// # Errors
+    /// As of [`Waiting::start`].
+    pub async fn start_ahead(
+        &self,
+        prepared: Prepared,
+        interpreter: &Interpreter,
+        memory_bytes: u64,
+    ) -> Result<Waiting, Failed> {
+        let zygote = if interpreter.language == Language::Python { self.warm.zygote() } else { None };
+        let started = Waiting::start(prepared, interpreter, zygote.as_ref(), memory_bytes, self.warm.imports()).await;
+        if let (Err(error), Some(_)) = (&started, &zygote) {
+            tracing::warn!("The process that Python is forked from is gone, another is started: {error}");
+            self.warm.zygote_failed();
+        }
+        Ok(started?)
+    }
+
+    /// Whether an execution in this language finds something made ahead, or a zygote to fork from.
+    pub fn is_warm(&self, language: Language) -> bool {
+        let stock = self.warm.stock_of(language);
+        stock.is_kept() && (stock.idle() > 0 || (language == Language::Python && self.warm.has_zygote()))
+    }
+
+    /// Whether an interpreter can be forked into this sandbox now.
+    pub fn forks(&self, language: Language, prepared: &Prepared) -> bool {
+        language == Language::Python && prepared.takes_forks() && self.warm.has_zygote()
+    }
+
+    /// What a sandbox with this workspace is made by.
+    pub fn policy(&self, workspace: &Workspace, files_bytes: u64, limits: Limits) -> Policy {
+        let folders = |found: &Result<Arc<Interpreter>, String>| found.iter().flat_map(|found| found.folders.clone()).collect();
+        let mut read_only: Vec<_> = self.interpreters.values().flat_map(|found| -> Vec<_> { folders(found) }).collect();
+        read_only.sort();
+        read_only.dedup();
+        Policy {
+            name: format!("{:016x}", crate::workspace::random()),
+            identity: workspace.identity,
+            workspace: Arc::clone(&workspace.folder),
+            read_only,
+            files_bytes,
+            takes_forks: self.warm.python.is_kept(),
+            limits,
+        }
+    }
+
+    /// Starts a zygote, and another when it has served or is gone.
+    async fn keep_zygote(self: Arc<Self>) {
+        let keep = async {
+            let Ok(interpreter) = self.interpreter(Language::Python) else { return };
+            let identity = match self.workspaces.identity_for_ours() {
+                Ok(identity) => identity,
+                Err(error) => {
+                    tracing::warn!("No Python is forked, each is started: {error}");
+                    return;
+                }
+            };
+            let mut pause = FIRST_PAUSE;
+            loop {
+                if self.start_zygote(&interpreter, identity).await {
+                    pause = FIRST_PAUSE;
+                    self.warm.zygote_wanted.notified().await;
+                } else {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    async fn start_zygote(&self, interpreter: &Interpreter, identity: Option<Identity>) -> bool {
+        for imports in [self.warm.imports(), &[]] {
+            let Some(recipe) = interpreter.zygote(imports) else { return false };
+            match self.isolation.start_zygote(&self.ground, &recipe, identity).await {
+                Ok((zygote, lacks)) => {
+                    for sentence in lacks {
+                        tracing::warn!("WARM_PYTHON_IMPORTS: {sentence}");
+                    }
+                    self.warm.set_zygote(Some(zygote));
+                    return true;
+                }
+                Err(error) if imports.is_empty() => {
+                    tracing::warn!("No Python is forked, each is started: {error}");
+                }
+                Err(error) => {
+                    let imports = imports.join(",");
+                    tracing::warn!("WARM_PYTHON_IMPORTS = {imports}: importing these ahead failed, so nothing is: {error}");
+                }
+            }
+        }
+        false
+    }
+}
