@@ -146,7 +146,10 @@ impl Warm {
 
     /// A fork did not come: the zygote is replaced.
     pub fn zygote_failed(&self) {
-        self.set_zygote(None);
+        let failed = self.zygote.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(said) = failed.map(|forking| forking.zygote.last_word()).filter(|said| !said.is_empty()) {
+            tracing::warn!("The process that Python is forked from said: {said}");
+        }
         self.zygote_wanted.notify_one();
     }
 

@@ -83,7 +83,7 @@ def become_program(order, fds, first, steps):
     named["uid"], named["gid"] = ctypes.c_long(order["uid"]), ctypes.c_long(order["gid"])
     named["ruleset"] = None
     for resource, value in order["rlimits"]:
-        named[resource] = value and ctypes.c_long(address(value[0].to_bytes(8, sys.byteorder) * 2))
+        named[resource] = ctypes.c_long(address(value[0].to_bytes(8, sys.byteorder) * 2)) if value else None
     door = socket.socket(fileno=fds["door"])
     try:
         if first:

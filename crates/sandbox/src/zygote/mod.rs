@@ -128,7 +128,7 @@ struct Process {
     // One packet at a time.
     channel: Mutex<AsyncChannel>,
     pidfd: OwnedFd,
-    _diagnostics: Capture,
+    diagnostics: Capture,
 }
 
 impl Zygote {
@@ -169,7 +169,7 @@ impl Zygote {
         };
         let pidfd = ground.launcher()?.spawn(&spawn, fds).await?;
         drop((theirs, stderr));
-        let process = Process { channel: Mutex::new(channel), pidfd, _diagnostics: diagnostics };
+        let process = Process { channel: Mutex::new(channel), pidfd, diagnostics };
         let is_root = identity.is_some();
         let setup = Setup {
             arguments: &recipe.arguments,
@@ -214,7 +214,19 @@ impl Zygote {
     }
 }
 
+impl Zygote {
+    /// The last line that it printed; it prints nothing but what is wrong.
+    pub fn last_word(&self) -> String {
+        self.0.last_word()
+    }
+}
+
 impl Process {
+    fn last_word(&self) -> String {
+        let said = self.diagnostics.so_far();
+        String::from_utf8_lossy(&said).trim().lines().last().unwrap_or_default().to_owned()
+    }
+
     async fn set_up(&self, setup: &Setup<'_>) -> Result<Vec<String>, SandboxError> {
         let failed = |error| SandboxError::io(Stage::Launch, "setting it up", error);
         let channel = self.channel.lock().await;
@@ -231,11 +243,8 @@ impl Process {
 
     /// With what it printed, which tells more.
     async fn with_last_words(self, error: SandboxError) -> SandboxError {
-        let Self { channel: _channel, pidfd, _diagnostics: diagnostics } = &self;
-        rustix::process::pidfd_send_signal(pidfd, Signal::KILL).ok();
-        let said = diagnostics.so_far();
-        let said = String::from_utf8_lossy(&said);
-        let last = said.trim().lines().last().unwrap_or_default();
+        rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
+        let last = self.last_word();
         if last.is_empty() { error } else { SandboxError::new(error.stage, format!("{}: {last}", error.detail)) }
     }
 }
