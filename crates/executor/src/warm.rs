@@ -198,18 +198,24 @@ impl Drop for Running<'_> {
 impl Executor {
     /// Fills the stocks for as long as the service runs.
     pub fn keep_warm(self: &Arc<Self>) {
-        let makers = self.warm.processors;
-        for (language, makers) in [(Language::Python, makers), (Language::Javascript, 1), (Language::Shell, 1)] {
-            let there = matches!(self.interpreters.get(&language), Some(Ok(_)));
-            if !self.warm.keeps(language) || !there {
-                continue;
-            }
-            for _ in 0..makers {
-                tokio::spawn(Arc::clone(self).fill(language));
-            }
-        }
         if self.warm.keeps(Language::Python) && matches!(self.isolation, Isolation::Native(_)) {
             tokio::spawn(Arc::clone(self).keep_zygote());
+        } else {
+            self.start_filling(Language::Python);
+        }
+        self.start_filling(Language::Javascript);
+        self.start_filling(Language::Shell);
+    }
+
+    fn start_filling(self: &Arc<Self>, language: Language) {
+        let there = matches!(self.interpreters.get(&language), Some(Ok(_)));
+        if !self.warm.keeps(language) || !there {
+            return;
+        }
+        // A fork takes so little that each processor may be at one.
+        let makers = if language == Language::Python { self.warm.processors } else { 1 };
+        for _ in 0..makers {
+            tokio::spawn(Arc::clone(self).fill(language));
         }
     }
 
@@ -314,12 +320,19 @@ impl Executor {
                 Ok(identity) => identity,
                 Err(error) => {
                     tracing::warn!("No Python is forked, each is started: {error}");
+                    self.start_filling(Language::Python);
                     return;
                 }
             };
             let mut pause = FIRST_PAUSE;
+            let mut is_first = true;
             loop {
-                if self.start_zygote(&interpreter, identity).await {
+                let started = self.start_zygote(&interpreter, identity).await;
+                // Not before: what is made now serves for a while.
+                if std::mem::take(&mut is_first) {
+                    self.start_filling(Language::Python);
+                }
+                if started {
                     pause = FIRST_PAUSE;
                     self.warm.zygote_wanted.notified().await;
                 } else {

@@ -392,7 +392,8 @@ def main():
     """From the request to the end of the process."""
     if started_ahead():
         import_ahead(sys.argv[1:])
-        del sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :]
+        if sys.argv[1:]:
+            del sys.orig_argv[1 - len(sys.argv) :]
         wait_and_run()
     channel = Channel()
     header, code, event_text = read_request()

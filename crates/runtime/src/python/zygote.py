@@ -108,6 +108,7 @@ def become_program(order, fds, first, steps):
     os.write(DOOR_FD, b'{"Ok":null}')
     os.close(DOOR_FD)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    del sys.orig_argv[2:]
     renew()
     wait_and_run()
 
@@ -151,14 +152,13 @@ def serve(control, first, steps):
 def zygote():
     """From the setup to the end."""
     # What a fork puts its own descriptors over.
-    null = os.open("/dev/null", os.O_RDWR)
     control = socket.socket(fileno=fcntl.fcntl(CONTROL_FD, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD))
-    for number in (CONTROL_FD, SOURCE_FD):
-        os.dup2(null, number)
+    os.close(CONTROL_FD)
     setup = json.loads(control.recv(65536))
     first, steps = prepared(setup["first"]), prepared(setup["steps"])
-    if first:
-        os.dup2(null, OWN_PIDS_FD)
+    # No descriptor that comes with an order may have one of these numbers.
+    while (null := os.open("/dev/null", os.O_RDWR)) < FIRST_FREE_FD:
+        pass
     os.close(null)
     lacks = import_ahead(setup["arguments"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

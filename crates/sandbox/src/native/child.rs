@@ -184,12 +184,14 @@ fn keep_only(
     let first = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd()];
     let wanted = first.into_iter().chain(namespaces.iter().chain(&outer_proc).map(AsFd::as_fd));
     let kept = wanted.map(high).collect::<rustix::io::Result<Vec<OwnedFd>>>()?;
+    let has_proc = outer_proc.is_some();
+    // Not later: their numbers are about to be others'.
+    drop((null, namespaces, outer_proc));
     for (number, fd) in kept.iter().enumerate() {
         sys::place_fd(fd.as_raw_fd(), number as i32)?;
     }
     let first_closed = kept.len() as i32;
-    let has_proc = outer_proc.is_some();
-    drop((kept, null, namespaces, outer_proc));
+    drop(kept);
     // The owners of what this closes, the launcher's, are never looked at again: the process ends without going back to them.
     sys::close_from(first_closed)?;
     let mut kept = Vec::new();
