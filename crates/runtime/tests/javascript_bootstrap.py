@@ -1,7 +1,8 @@
 """Runs bootstrap.cjs the way the sandbox does and checks what comes out of it.
 
 Each case starts a Node of its own with a sealed request on descriptor 4 and a result pipe on descriptor 3, in a fresh
-workspace, and looks at the frame, the output and the exit code. The layouts are those that protocol.rs specifies.
+workspace, and looks at the frame, the output and the exit code. Then all of it again with a Node that was started
+ahead and gets the request by pipe, once it has said that it is ready. The layouts are those that protocol.rs specifies.
 
     NODE=/usr/bin/node python3 javascript_bootstrap.py [-k PATTERN]
 """
@@ -48,13 +49,14 @@ class Result:
         return f"exit {self.exit_code}, frame {self.raw[:2000]!r}\nstdout: {self.stdout[:2000]}\nstderr: {self.stderr[:4000]}"
 
 
-def request(code, event, mode, seconds_left):
+def request(code, event, mode, seconds_left, **more):
     header = {
         "language": "javascript",
         "mode": mode,
         "execution_id": "exec_1",
         "function_name": "greet",
         "deadline_ns": str(time.monotonic_ns() + int(seconds_left * 1e9)),
+        **more,
     }
     sections = [json.dumps(header).encode(), code.encode(), event.encode()]
     return b"SBX1" + b"".join(struct.pack("<I", len(section)) + section for section in sections)
@@ -68,8 +70,46 @@ def sealed(data):
     return fd
 
 
+class Started:
+    """A Node with its bootstrap, which has `request_end` on descriptor 4 and `result_end` on descriptor 3."""
+
+    def __init__(self, workspace, result_end, request_end, env):
+        self.process = subprocess.Popen(
+            [NODE, "--experimental-vm-modules", str(BOOTSTRAP)],
+            cwd=workspace, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=False,
+            env={"PATH": os.environ["PATH"], "HOME": "/tmp", **env},
+            preexec_fn=lambda: (os.dup2(result_end, 3), os.dup2(request_end, 4)),
+        )
+        os.close(request_end)
+
+
+class Cold(Started):
+    def __init__(self, workspace, result_end, data, env):
+        super().__init__(workspace, result_end, sealed(data), env or {})
+
+
+class Ahead(Started):
+    """One that waits at its gate."""
+
+    def __init__(self, workspace, result_end):
+        request_end, self.gate = os.pipe()
+        super().__init__(workspace, result_end, request_end, {})
+
+    def await_gate(self, read_end):
+        said = os.read(read_end, 5)
+        assert said == b"SBXA", (said, self.process.communicate())
+
+    def send(self, data):
+        try:
+            with os.fdopen(self.gate, "wb") as gate:
+                gate.write(data)
+        except BrokenPipeError:
+            pass  # what came of it is in its output
+
+
 class Case(unittest.TestCase):
     maxDiff = None
+    ahead = False
 
     def setUp(self):
         self.workspace = Path(tempfile.mkdtemp(prefix="bootstrap-"))
@@ -80,41 +120,43 @@ class Case(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text).lstrip("\n"))
 
-    def run_code(self, code, event="{}", mode="auto", seconds_left=30, env=None, slow_reader=0, channel=None):
+    def run_code(self, code, event="{}", mode="auto", seconds_left=30, env=None, slow_reader=0, channel=None, stdin=b""):
         """`channel(write_end)` may prepare the result pipe; `slow_reader` seconds pass before anything is read."""
-        fd = sealed(request(textwrap.dedent(code.removeprefix("\n") if code.startswith("\n ") else code), event, mode, seconds_left))
+        code = textwrap.dedent(code.removeprefix("\n") if code.startswith("\n ") else code)
+        make = lambda **more: request(code, event, mode, seconds_left, **more)
         read_end, write_end = os.pipe()
         if channel:
             channel(write_end)
-        started = time.monotonic()
-        process = subprocess.Popen(
-            [NODE, "--experimental-vm-modules", str(BOOTSTRAP)],
-            cwd=self.workspace, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=False,
-            env={"PATH": os.environ["PATH"], "HOME": "/tmp", **(env or {})},
-            preexec_fn=lambda: (os.dup2(write_end, 3), os.dup2(fd, 4)),
-        )
+        run = Ahead(self.workspace, write_end) if self.ahead else Cold(self.workspace, write_end, make(), env)
         os.close(write_end)
-        os.close(fd)
         chunks = []
+        started = time.monotonic()
 
         def drain():
             time.sleep(slow_reader)
             while chunk := os.read(read_end, 1 << 16):
                 chunks.append(chunk)
 
+        if self.ahead:
+            run.await_gate(read_end)
+            started = time.monotonic()
+            writer = threading.Thread(target=run.send, args=(make(env=env or {}),))
+            writer.start()
         reader = threading.Thread(target=drain)
         reader.start()
         time.sleep(slow_reader)
         try:
-            stdout, stderr = process.communicate(timeout=30)
+            stdout, stderr = run.process.communicate(stdin, timeout=30)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            run.process.kill()
+            run.process.communicate()
             self.fail("the run did not end")
         finally:
             reader.join()
             os.close(read_end)
-        return Result(process.returncode, b"".join(chunks), stdout, stderr, time.monotonic() - started)
+        if self.ahead:
+            writer.join()
+        return Result(run.process.returncode, b"".join(chunks), stdout, stderr, time.monotonic() - started)
 
     def returns(self, code, value, **options):
         result = self.run_code(code, **options)
@@ -217,8 +259,8 @@ class Handlers(Case):
         self.returns("exports.handler = (_, c) => c.getRemainingTimeInMillis()", 0, seconds_left=-1)
 
     def test_a_large_event(self):
-        self.returns("exports.handler = (event) => [event.a.length, event.b]", [32 << 20, "é€😀"],
-                     event=json.dumps({"a": "x" * (32 << 20), "b": "é€😀"}, ensure_ascii=False))
+        self.returns("exports.handler = (event) => [event.a.length, event.b]", [63 << 20, "é€😀"],
+                     event=json.dumps({"a": "x" * (63 << 20), "b": "é€😀"}, ensure_ascii=False))
 
     def test_open_handles_do_not_hold_up_the_answer(self):
         result = self.returns("setInterval(() => {}, 1000)\nexports.handler = async () => 'now'", "now")
@@ -745,6 +787,158 @@ class Channels(Case):
                         f"console.{'log' if stream == 'stdout' else 'error'}('y'.repeat(1e6))\n{ending}", slow_reader=0.3)
                     text = getattr(result, stream)
                     self.assertEqual(text[:6_120_001], ("x" * 1023 + "\n") * 5000 + "y" * 1_000_000 + "\n")
+
+    def test_a_request_that_is_cut_short(self):
+        whole = request("console.log('ran')", "{}", "auto", 30)
+        with unittest.mock.patch(f"{__name__}.request", lambda *_, **__: whole[:-1]):
+            result = self.run_code("")
+        self.assertEqual((result.raw, result.stdout, result.exit_code), (b"", "", 1), result)
+        self.assertIn("the request is cut short", result.stderr)
+
+
+class Surroundings(Case):
+    """What an execution is given beside its request."""
+
+    def test_environment(self):
+        env = {"A": "1", "EMPTY": "", "É": "é€😀", "__proto__": "p", "TMPDIR": "/nowhere"}
+        self.returns(
+            """
+            const { execSync } = require('child_process')
+            const env = { ...process.env }
+            const tmpdir = require('os').tmpdir()
+            exports.handler = () => [env.A, env.EMPTY, env['É'], env.HOME, tmpdir, execSync('echo $A $HOME; env | grep ^__proto__').toString()]
+            """,
+            ["1", "", "é€😀", "/tmp", "/nowhere", "1 /tmp\n__proto__=p\n"], env=env)
+
+    def test_modules_below_the_home(self):
+        self.file(".node_modules/pkg/index.js", "module.exports = 'home'")
+        workspace = self.workspace
+        self.workspace = workspace / "sub"
+        self.workspace.mkdir()
+        self.returns("exports.handler = () => require('pkg')", "home", env={"HOME": str(workspace)})
+
+    def test_standard_input(self):
+        lines = b"one\ntwo\n" * 50_000
+        self.returns("exports.handler = () => require('fs').readFileSync(0, 'utf8').length", len(lines), stdin=lines)
+        self.returns(
+            """
+            exports.handler = async () => {
+              let n = 0
+              for await (const line of require('readline').createInterface({ input: process.stdin })) n += line === 'two'
+              return n
+            }
+            """, 50_000, stdin=lines)
+
+    def test_clock(self):
+        result = self.returns("exports.handler = () => [process.uptime(), Date.now() - performance.timeOrigin - performance.now()]", unittest.mock.ANY)
+        self.assertTrue(0 <= result.value[0] <= result.seconds + 0.1, result)
+        self.assertLess(abs(result.value[1]), 1000)
+
+    def test_order_of_what_is_put_off(self):
+        self.prints(
+            """
+            setImmediate(() => console.log('immediate'))
+            Promise.resolve().then(() => console.log('promise'))
+            process.nextTick(() => console.log('tick'))
+            console.log('now')
+            """,
+            "now\ntick\npromise\nimmediate\n")
+
+    def test_randomness_is_its_own(self):
+        draw = "exports.handler = () => [Math.random(), require('crypto').randomUUID(), require('crypto').randomBytes(8).toString('hex')]"
+        first, second = (self.returns(draw, unittest.mock.ANY) for _ in range(2))
+        for one, other in zip(first.value, second.value, strict=True):
+            self.assertNotEqual(one, other)
+
+
+class WhatWaits(Case):
+    """Only of one that was started ahead."""
+
+    def start(self):
+        read_end, write_end = os.pipe()
+        self.addCleanup(os.close, read_end)
+        run = Ahead(self.workspace, write_end)
+        os.close(write_end)
+        run.await_gate(read_end)
+        return run, read_end
+
+    def test_no_request_at_all(self):
+        run, read_end = self.start()
+        os.close(run.gate)
+        self.assertEqual(run.process.communicate(timeout=10), (b"", b""))
+        self.assertEqual((run.process.returncode, os.read(read_end, 1)), (0, b""))
+
+    def test_a_request_that_comes_in_pieces(self):
+        run, read_end = self.start()
+        data = request("exports.handler = () => 'whole'", "{}", "auto", 30)
+        for at in range(0, len(data), 50):
+            os.write(run.gate, data[at:at + 50])
+            time.sleep(0.01)
+        self.assertIsNone(run.process.poll())  # only the end of the pipe is the end of the request
+        os.close(run.gate)
+        self.assertEqual((run.process.communicate(timeout=10), run.process.returncode), ((b"", b""), 0))
+        self.assertEqual(os.read(read_end, 99)[9:], b'"whole"')
+
+    def test_a_folder_that_was_replaced_meanwhile(self):
+        read_end, write_end = os.pipe()
+        run = Ahead(self.workspace, write_end)
+        os.close(write_end)
+        run.await_gate(read_end)
+        self.workspace.rename(f"{self.workspace}-before")
+        self.addCleanup(shutil.rmtree, f"{self.workspace}-before")
+        self.file("lib.js", "module.exports = 'new'")
+        run.send(request("exports.handler = () => [process.cwd(), require('./lib')]", "{}", "auto", 30))
+        self.assertEqual((run.process.communicate(timeout=10), run.process.returncode), ((b"", b""), 0))
+        self.assertEqual(json.loads(os.read(read_end, 999)[9:]), [str(self.workspace), "new"])
+        os.close(read_end)
+
+    def test_a_program_sees_what_it_would_have_seen_cold(self):
+        self.file("lib.js", "")
+        code = """
+            const { fstatSync, readdirSync, readlinkSync } = require('fs')
+            const pipes = () => readdirSync('/proc/self/fd').filter((fd) => { try { return readlinkSync(`/proc/self/fd/${fd}`).startsWith('pipe:') } catch {} })
+            const low = [0, 1, 2, 3, 4].map((fd) => { try { return fstatSync(fd).isFIFO() } catch (error) { return error.code } })
+            const flags = [1, 2].map((fd) => require('fs').readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').match(/flags:\\s+(\\d+)/)[1])
+            exports.handler = () => ({
+              low, flags,
+              pipes: pipes().length,
+              listeners: process.eventNames().map((name) => [String(name), process.listenerCount(name)]),
+              handles: (process.stdout, process.stderr, process._getActiveHandles().length),
+              process: Object.getOwnPropertyNames(process).sort(),
+              globals: Object.getOwnPropertyNames(globalThis).sort(),
+              argv: [process.argv, process.execArgv, process.title, process.exitCode ?? null, process.cwd()],
+              env: process.env,
+              module: [module.id, module.children.length, module.paths, Object.keys(require.cache), require.main === module],
+              paths: require('module').globalPaths,
+              pathCache: Object.keys(require('module')._pathCache).filter((key) => !key.includes('bootstrap.cjs')),
+              limit: Error.stackTraceLimit,
+              stack: new Error('x').stack,
+            })
+            """
+        seen = []
+        for self.ahead in (False, True):
+            seen.append(self.run_code(code).value)
+        cold, ahead = seen
+        self.assertEqual(len(cold), 14)
+        for name in cold:
+            self.assertEqual(ahead[name], cold[name], name)
+
+    def test_it_uses_no_processor(self):
+        run, _ = self.start()
+        spent = lambda: sum(map(int, Path(f"/proc/{run.process.pid}/stat").read_text().rsplit(")")[1].split()[11:13]))
+        time.sleep(0.2)  # V8's threads end what they began
+        before = spent()
+        time.sleep(0.5)
+        self.assertLessEqual(spent() - before, 1, "ticks of 10 ms")
+        os.close(run.gate)
+        run.process.communicate(timeout=10)
+
+
+# Each case once more, with a Node that was started ahead.
+for name, case in list(globals().items()):
+    if isinstance(case, type) and issubclass(case, Case) and case not in (Case, WhatWaits):
+        globals()[f"{name}Ahead"] = type(f"{name}Ahead", (case,), {"ahead": True})
+del case
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 //
 // It reads the request (fd 4), compiles the code as CommonJS or else as an ES module, named `main.mjs` in the working
 // directory, calls its handler if there is one, and writes at most one frame to the result channel (fd 3). The
-// layouts are specified in protocol.rs.
+// layouts are specified in protocol.rs. Started ahead of its request, which then comes by pipe, it first does all that
+// doesn't depend on one; see the end.
 //
 // User code shares this process and may redefine whatever it can reach. So what delivers a return value is taken hold
 // of before that runs. Nothing here is a boundary: a program can at worst misreport itself.
@@ -13,16 +14,18 @@ const vm = require('vm');
 const Module = require('module');
 const { inspect, types } = require('util');
 
-const { closeSync, openSync, readFileSync, readSync, writeSync } = fs;
+const { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } = fs;
 const { isBigIntObject, isNativeError, isNumberObject, isStringObject } = types;
 const { parse, stringify } = JSON;
 const { isArray } = Array;
-const { byteLength, from: bytesOf } = Buffer;
+const { allocUnsafe, byteLength, from: bytesOf } = Buffer;
 const { nextTick } = process;
 const now = process.hrtime.bigint;
 const toNumber = Number;
 const toText = String;
 const sleep = Atomics.wait;
+const pause = () => sleep(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1); // a millisecond
+const sinceStart = process.uptime.bind(process);
 const exit = process.exit.bind(process);
 const listenerCount = process.listenerCount.bind(process);
 const hasCapture = process.hasUncaughtExceptionCaptureCallback.bind(process);
@@ -37,23 +40,41 @@ const EAFNOSUPPORT = 97;
 const MAX_TEXT = 64 * 1024; // characters of an error's name, message, traceback
 
 const NAME = 'main.mjs';
-const folder = process.cwd();
-const file = folder === '/' ? `/${NAME}` : `${folder}/${NAME}`;
+let folder = process.cwd(); // where the code is as if it were
+let file;
+let code, mode, event, context; // the request
 
 // ---- request, result, output ----
 
-function readRequest() {
-  const request = Buffer.allocUnsafe(fs.fstatSync(REQUEST_FD).size);
-  for (let at = 0, n; at < request.length; at += n) {
-    n = readSync(REQUEST_FD, request, at, request.length - at, at);
-    if (n === 0) throw new Error('the request is cut short');
+// A sealed file, whose offset may be anywhere, or a pipe until its end.
+function readToEnd() {
+  const state = fstatSync(REQUEST_FD);
+  const isPipe = state.isFIFO();
+  let bytes = allocUnsafe(isPipe ? 64 * 1024 : state.size + 1); // one more: to see the end
+  for (let at = 0; ;) {
+    if (at === bytes.length) {
+      const shorter = bytes;
+      bytes = allocUnsafe(2 * at);
+      shorter.copy(bytes);
+    }
+    try {
+      const n = readSync(REQUEST_FD, bytes, at, bytes.length - at, isPipe ? null : at);
+      if (n === 0) return bytes.subarray(0, at);
+      at += n;
+    } catch ({ code: why, message }) {
+      if (why === 'EAGAIN') pause();
+      else if (why !== 'EINTR') throw new Error(message);
+    }
   }
-  closeSync(REQUEST_FD);
+}
+
+function requestIn(request) {
   if (request.toString('latin1', 0, 4) !== 'SBX1') throw new Error('not a request');
   let end = 4;
   const section = () => {
     const start = end + 4;
     end = start + request.readUInt32LE(end);
+    if (end > request.length) throw new Error('the request is cut short');
     return request.toString('utf8', start, end);
   };
   return { ...parse(section()), code: section(), event: section() };
@@ -78,18 +99,22 @@ function writeAll(fd, bytes) {
       at += writeSync(fd, bytes, at);
     } catch (error) {
       if (error.code !== 'EAGAIN') throw error;
-      sleep(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+      pause();
     }
   }
+}
+
+function frameOf(kind, json) {
+  const frame = bytesOf(`SBXR${kind}\0\0\0\0${json}`);
+  for (let i = 0; i < 4; i++) frame[5 + i] = (frame.length - 9) >>> (8 * i);
+  return frame;
 }
 
 let sent = false;
 function send(kind, json) {
   if (sent) return;
   sent = true;
-  const frame = bytesOf(`SBXR${kind}\0\0\0\0${json}`);
-  for (let i = 0; i < 4; i++) frame[5 + i] = (frame.length - 9) >>> (8 * i);
-  writeAll(channel, frame);
+  writeAll(channel, frameOf(kind, json));
 }
 
 // Pipes have to be written synchronously, or process.exit() loses what Node still holds; and a closed one is no reason
@@ -317,6 +342,7 @@ function makeMain() {
   return { main, requireFrom, importFrom };
 }
 
+let main, requireFrom, importFrom;
 async function load(specifier, attributes) {
   try {
     return await importFrom(specifier, { with: attributes, assert: attributes });
@@ -480,30 +506,100 @@ async function run() {
   exit(); // as in AWS Lambda, what is still open doesn't hold up the answer
 }
 
-const channel = openChannel(); // while 4 is taken, so that the new number is neither
-const { code, mode, ...request } = readRequest();
-const event = mode === 'script' ? undefined : parse(request.event);
-const deadline = BigInt(request.deadline_ns);
-const context = {
-  awsRequestId: request.execution_id,
-  functionName: request.function_name,
-  getRemainingTimeInMillis() {
-    const left = toNumber((deadline - now()) / 1000000n);
-    return left > 0 ? left : 0;
-  },
-};
-const { main, requireFrom, importFrom } = makeMain();
+// What depends on the request and comes before its code.
+function take(request) {
+  folder = process.cwd();
+  file = folder === '/' ? `/${NAME}` : `${folder}/${NAME}`;
+  ({ code, mode } = request);
+  event = mode === 'script' ? undefined : parse(request.event);
+  const deadline = BigInt(request.deadline_ns);
+  context = {
+    awsRequestId: request.execution_id,
+    functionName: request.function_name,
+    getRemainingTimeInMillis() {
+      const left = toNumber((deadline - now()) / 1000000n);
+      return left > 0 ? left : 0;
+    },
+  };
+  ({ main, requireFrom, importFrom } = makeMain());
+  prepareStandIn();
+  process.argv.splice(1, process.argv.length, file);
+}
 
+function listen() {
+  process.on('uncaughtExceptionMonitor', (error) => {
+    if (main && listenerCount('uncaughtException') === 0 && !hasCapture()) failWith(error);
+  });
+  process.on('beforeExit', () => {
+    if (waiting) fail('exception', 'Error', `${waiting} never settled: nothing is left to wait for`);
+  });
+}
+
+function start() {
+  const bytes = readToEnd();
+  closeSync(REQUEST_FD);
+  if (ahead && bytes.length === 0) process.reallyExit(0); // it isn't needed any more
+  const request = requestIn(bytes);
+  if (ahead) catchUp(request);
+  take(request);
+  run();
+}
+
+// ---- started ahead ----
+
+// What any first program would wait for is done once before: V8 compiles a function, and Node makes a stream or its
+// loader, when it is first needed. Of Node's modules only what `import 'fs'` needs: to load others costs every program
+// as much as it saves those that want them. Nothing stays in what a program can see, save performance.timeOrigin, which
+// is the process's own: that clock can't be set, and what it marks would disagree if only its readers were.
+const REHEARSAL = [
+  'exports.handler = async (event, context) => ({ event, left: context.getRemainingTimeInMillis() })',
+  'await (0); function handler(event) { return [event] }',
+  'import "node:path"; export const handler = async (event) => event',
+];
+
+async function rehearse() {
+  require('fs/promises');
+  for (const sample of REHEARSAL) {
+    const sections = ['{"mode": "auto", "deadline_ns": "0"}', sample, '{"list": [1, 2.5, null, {"flag": true}]}'];
+    const text = sections.map((section) => `${String.fromCharCode(section.length)}\0\0\0${section}`).join('');
+    const request = requestIn(bytesOf(`SBX1${text}`, 'latin1'));
+    catchUp(request);
+    take(request);
+    const handler = (await evaluate()).find((candidate) => typeof candidate === 'function');
+    frameOf('R', serialize(await handler(event, context)).json);
+  }
+  describe(new TypeError('rehearsed'));
+  const nothing = () => 0;
+  const stdout = { write: nothing, once: nothing, removeListener: nothing, listenerCount: nothing };
+  new console.Console({ stdout }).log('text', 1, event);
+  compiled = main = undefined;
+}
+
+// The environment and the working directory as they would have been at a cold start, and the time of the start itself.
+// What was mounted on the folder since is entered only now.
+function catchUp({ env = {} }) {
+  process.chdir(folder);
+  Object.assign(process.env, env);
+  if (env.HOME !== undefined) Module._initPaths();
+  const waited = sinceStart();
+  process.uptime = function uptime() { return sinceStart() - waited; };
+}
+
+const ahead = fstatSync(REQUEST_FD).isFIFO();
 prepareOutput('stdout');
 prepareOutput('stderr');
+// While 3 is taken: libuv keeps a descriptor of its own from the first stream on.
+if (ahead) for (const stream of [process.stdout, process.stderr]) stream.write('');
+const channel = openChannel(); // while 4 is taken, so that the new number is neither
 prepareInterfaces();
-prepareStandIn();
-process.argv.splice(1, process.argv.length, file);
 process.execArgv = [];
-process.on('uncaughtExceptionMonitor', (error) => {
-  if (listenerCount('uncaughtException') === 0 && !hasCapture()) failWith(error);
-});
-process.on('beforeExit', () => {
-  if (waiting) fail('exception', 'Error', `${waiting} never settled: nothing is left to wait for`);
-});
-run();
+listen();
+if (ahead) {
+  // The program starts in a turn of its own, as a main module does: its ticks come before its promises' reactions.
+  rehearse().then(() => setImmediate(() => {
+    writeAll(channel, bytesOf('SBXA'));
+    start();
+  }));
+} else {
+  start();
+}
