@@ -73,6 +73,8 @@ def carry_out(steps, named):
 
 def orphaned():
     """Goes on in a fork whose parent is gone: a child of the first process of the pid namespace that it is in."""
+    # Otherwise, should the fork end before its parent is gone, the kernel would collect it here and its new parent never hear of it.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.fork():
         os._exit(0)
 
@@ -107,7 +109,6 @@ def become_program(order, fds, first, steps):
     door.detach()
     os.write(DOOR_FD, b'{"Ok":null}')
     os.close(DOOR_FD)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     del sys.orig_argv[2:]
     renew()
     wait_and_run()
