@@ -117,12 +117,11 @@ const FCNTL: &[Check] = &[Check::none(1, u32::MAX, &[1026], EPERM)];
 /// the kernel kills it, and the service is left without the end of its execution.
 const PRLIMIT: &[Check] = &[Check::only(0, u32::MAX, &[0], EPERM)];
 
-/// sched_setscheduler(2), sched_setparam(2), sched_setattr(2), sched_setaffinity(2): not of process
-/// 1. The init is of the same user, and one that is idle by class or bound to a busy core kills
-/// nobody: a timeout would come as late as the program likes. Others may be named, by themselves
-/// too.
+/// sched_setscheduler(2), sched_setparam(2), sched_setattr(2), sched_setaffinity(2): of any process
+/// but the init (1). That is of the same user, and one that is idle by class or bound to a busy
+/// core kills nobody: a timeout would come as late as the program likes.
 const SCHEDULING: &[Check] = &[Check::none(0, u32::MAX, &[1], EPERM)];
-/// setpriority(2), the same: neither process 1 (PRIO_PROCESS, 0) nor its group (PRIO_PGRP, 1), nor
+/// setpriority(2), the same: neither the init (PRIO_PROCESS, 0) nor its group (PRIO_PGRP, 1), nor
 /// all of the user (PRIO_USER, 2), which it is one of.
 const PRIORITY: &[Check] = &[
     Check::none(1, u32::MAX, &[1], EPERM).when(0, 0),
