@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const STEP: Duration = Duration::from_millis(5);
-/// Times that are promised to a quarter of a second can't be judged where threads wait that long for a processor.
-const STALL: Duration = Duration::from_millis(125);
+/// A delay that spoils what was measured meanwhile: half of the quarter of a second that times are promised to.
+pub const STALL: Duration = Duration::from_millis(125);
 /// How long a machine may take to come to itself.
 const CALM_WITHIN: Duration = Duration::from_secs(30);
 
@@ -34,19 +34,18 @@ impl Pace {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// The longest delay since this was last asked for, if it is one that spoils what was measured meanwhile.
-    pub fn stall(&self) -> Option<Duration> {
-        let worst = std::mem::take(&mut *self.worst.lock().expect("nobody panics with it"));
-        (worst > STALL).then_some(worst)
+    /// The longest delay since this was last asked for.
+    pub fn worst(&self) -> Duration {
+        std::mem::take(&mut *self.worst.lock().expect("nobody panics with it"))
     }
 
     /// Waits for a second without one.
     pub fn calm_down(&self) {
         let deadline = Instant::now() + CALM_WITHIN;
         while Instant::now() < deadline {
-            self.stall();
+            self.worst();
             std::thread::sleep(Duration::from_secs(1));
-            if self.stall().is_none() {
+            if self.worst() < STALL {
                 return;
             }
         }
