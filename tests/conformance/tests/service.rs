@@ -262,12 +262,30 @@ fn the_log_file_is_opened_anew_on_sighup() {
 
 // --- the queue ---
 
+/// Has the service run something until it is let go, and waits until it does.
+fn occupy<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    service: &'scope Service,
+) -> std::thread::ScopedJoinHandle<'scope, Value> {
+    let code = "while ! [ -e go ]; do sleep 0.02; done";
+    let request = json!({"language": "shell", "code": code, "session_id": "occupied", "timeout": 60});
+    let running = scope.spawn(move || service.execute(request));
+    let folder = service.path("workspaces/occupied");
+    wait_until("the first runs", 5, || {
+        count(&service.get("/info").json(), "active_executions") == 1 && folder.exists()
+    });
+    running
+}
+
+fn let_go(service: &Service) {
+    std::fs::write(service.path("workspaces/occupied/go"), "").expect("a word to the first");
+}
+
 #[test]
 fn a_full_queue_is_told_with_a_time_to_come_back() {
     let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1"), ("MAX_QUEUED_EXECUTIONS", "1")]);
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| service.run("shell", "sleep 2; echo first"));
-        wait_until("the first runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
+        let running = occupy(scope, &service);
         let waiting = scope.spawn(|| service.run("shell", "echo second"));
         wait_until("the second waits", 5, || count(&service.get("/info").json(), "queued_executions") == 1);
         let start = Instant::now();
@@ -277,8 +295,10 @@ fn a_full_queue_is_told_with_a_time_to_come_back() {
         let after = response.header("retry-after").expect("Retry-After");
         assert!(after.parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{after}");
         assert_eq!(service.get("/health").status, 200);
+        std::thread::sleep(Duration::from_millis(500));
 
-        assert_eq!(running.join().expect("an answer")["stdout"], "first\n");
+        let_go(&service);
+        assert_completed(&running.join().expect("an answer"));
         let second = waiting.join().expect("an answer");
         assert_eq!(second["stdout"], "second\n");
         let queued = second["metrics"]["queue_ms"].as_f64().expect("a number");
@@ -293,13 +313,13 @@ fn a_full_queue_is_told_with_a_time_to_come_back() {
 fn who_comes_first_is_served_first() {
     let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1")]);
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| service.run("shell", "sleep 1.5"));
-        wait_until("the first runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
+        let first = occupy(scope, &service);
         let mut waiting = Vec::new();
         for position in 1..=5 {
             waiting.push(scope.spawn(|| service.run("shell", "date +%s%N >&3")));
             wait_until("it waits", 5, || count(&service.get("/info").json(), "queued_executions") == position);
         }
+        let_go(&service);
         assert_completed(&first.join().expect("an answer"));
         let times: Vec<u64> = waiting
             .into_iter()
@@ -313,16 +333,18 @@ fn who_comes_first_is_served_first() {
 fn a_client_that_leaves_frees_its_place_in_the_queue() {
     let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1"), ("MAX_QUEUED_EXECUTIONS", "1")]);
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| service.run("shell", "sleep 3"));
-        wait_until("the first runs", 5, || count(&service.get("/info").json(), "active_executions") == 1);
+        let running = occupy(scope, &service);
         let body = json!({"language": "shell", "code": ":", "execution_id": "exec_left"});
         let bytes = service.request_bytes("POST", "/execute", &[], body.to_string().as_bytes());
         let mut stream = service.connect();
         stream.write_all(&bytes).expect("the request is sent");
         wait_until("the second waits", 5, || count(&service.get("/info").json(), "queued_executions") == 1);
         drop(stream);
-        wait_until("its place is free", 2, || count(&service.get("/info").json(), "queued_executions") == 0);
-        assert_eq!(service.run("shell", "echo third")["stdout"], "third\n");
+        wait_until("its place is free", 10, || count(&service.get("/info").json(), "queued_executions") == 0);
+        let third = scope.spawn(|| service.run("shell", "echo third"));
+        wait_until("the third waits", 5, || count(&service.get("/info").json(), "queued_executions") == 1);
+        let_go(&service);
+        assert_eq!(third.join().expect("an answer")["stdout"], "third\n");
         assert_completed(&running.join().expect("an answer"));
     });
     assert!(!service.log().contains("Starting execution: exec_left"));

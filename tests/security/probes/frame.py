@@ -79,7 +79,7 @@ SYSCALLS = {  # number on x86_64, on aarch64
     "inotify_init1": (294, 26), "io_destroy": (207, 1), "io_setup": (206, 0), "ioprio_set": (251, 30),
     "listmount": (458, 458), "prlimit64": (302, 261), "process_madvise": (440, 440), "process_mrelease": (448, 448),
     "pidfd_send_signal": (424, 424), "renameat2": (316, 276), "rt_sigqueueinfo": (129, 138),
-    "sched_setattr": (314, 274), "statmount": (457, 457), "timer_create": (222, 107),
+    "sched_setattr": (314, 274), "setpriority": (141, 140), "statmount": (457, 457), "timer_create": (222, 107),
 }
 
 

@@ -60,11 +60,43 @@ for name, number in (("CPU time", 0), ("open files", 7), ("size of a file", 1)):
     )
 
 
-@attack(141, "slow process 1 down", "", known="of the same user; no answer waits for it longer than a timeout allows")
-def _():
-    os.setpriority(os.PRIO_PROCESS, HOST["victim"], 19)
-    os.sched_setaffinity(HOST["victim"], {min(os.sched_getaffinity(0))})
-    return "nice 19, on one core"
+NOBODY = 0x3FFFFFFF  # as a process group and as a user
+
+
+def to_process_1(act):
+    """On the host to a child, which is slowed down instead."""
+    if not HOST["control"]:
+        return act(HOST["victim"])
+    child = os.fork()
+    if child == 0:
+        time.sleep(5)
+        os._exit(0)
+    try:
+        return act(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+IDLE = struct.pack("2IQiI3Q", 48, os.SCHED_IDLE, 0, 0, 0, 0, 0, 0)
+
+for name, act in (
+    ("slow process 1 down", lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 19)),
+    ("bind process 1 to one core", lambda pid: os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})),
+    ("make process 1 idle", lambda pid: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))),
+    ("make process 1 idle by its attributes", lambda pid: call("sched_setattr", pid, ctypes.create_string_buffer(IDLE, 48), 0)),
+    ("set the parameters of process 1", lambda pid: os.sched_setparam(pid, os.sched_param(0))),
+    ("have process 1 read and write after everybody", lambda pid: call("ioprio_set", 1, pid, 3 << 13)),
+):
+    attack(141, name, "EPERM")(lambda act=act: to_process_1(act))
+
+# On the host nobody is meant.
+for name, number in (("setpriority", 1), ("ioprio_set", 2)):
+    attack(141, f"slow the group of process 1 down ({name})", "EPERM")(
+        lambda name=name, number=number: reaches(name, number, NOBODY if HOST["control"] else 1, 0)
+    )
+    attack(141, f"slow down all of one's user ({name})", "EPERM")(
+        lambda name=name, number=number: reaches(name, number + 1, NOBODY if HOST["control"] else 0, 0)
+    )
 
 
 for name, mask in (("opens", 0x20), ("reads", 1), ("closes", 0x10)):

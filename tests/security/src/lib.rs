@@ -13,11 +13,13 @@
 mod column;
 mod host;
 mod outside;
+mod pace;
 mod probes;
 mod table;
 
 pub use column::{COLUMNS, Column, Mode, copy_program, is_root, ordinary_user};
 pub use host::Host;
 pub use outside::{HostProcess, processes_with};
+pub use pace::{Pace, STALL};
 pub use probes::{Finding, Scene, on_the_host, request};
 pub use table::{CATALOGUE, Control, Table};

@@ -172,8 +172,20 @@ impl Table {
             let _ = writeln!(text, "  FAILED: numbers of the catalogue that nothing is said about: {missing:?}");
         }
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
-        let failed = self.count(Verdict::Failed, None);
-        assert!(failed == 0 && missing.is_empty(), "{failed} failed, {} missing: see the table", missing.len());
+        // Once more, where a log that lost its middle still has it.
+        let failures = self.failures();
+        let count = self.count(Verdict::Failed, None);
+        assert!(count == 0 && missing.is_empty(), "{count} failed, missing numbers: {missing:?}{failures}");
+    }
+
+    /// A line for each that failed.
+    fn failures(&self) -> String {
+        let cells = self.rows.iter().flat_map(|row| row.cells.iter().map(move |cell| (row, cell)));
+        let failed = cells.filter(|(_, cell)| cell.verdict == Verdict::Failed).map(|(row, cell)| {
+            let column = self.columns.get(cell.column).map_or("", String::as_str);
+            format!("\n  FAILED {:>3}  {}  ({column}: {})", row.number, row.name, cell.why)
+        });
+        failed.collect()
     }
 
     fn rows(&self) -> String {

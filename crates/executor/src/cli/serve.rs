@@ -15,7 +15,6 @@ use sandbox::native::Native;
 use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
 use sandbox::seatbelt::Seatbelt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -211,7 +210,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"
         );
     }
-    let listener = TcpListener::bind((config.host, config.port)).await.with_context(|| {
+    let listener = http::server::listen((config.host, config.port).into()).with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;
     fit_to_descriptors(&mut config);

@@ -1,5 +1,7 @@
 //! Accepting connections: HTTP/1.1 with a bound on how long a client may take for its request's head.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,18 +9,33 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Connections that may wait to be accepted. Beyond what tokio takes, 128, the kernel drops a burst's, and their clients try
+/// again after a second (listen(2); net.core.somaxconn bounds it too).
+const BACKLOG: u32 = 4096;
 /// How long a request's head may take, and how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Most connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: u64 = 8192;
 /// How long a client may take nothing of an answer.
 const WRITE_PAUSE: Duration = Duration::from_secs(30);
+
+/// Listens.
+///
+/// # Errors
+/// Those of bind(2), above all.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The port may be one that a service has just left.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `stop`, and then until every answer that is under way is out.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {

@@ -89,7 +89,7 @@ finally: event.set()";
     69 "take ten times the memory" python r#"{"timeout":5,"limits":{"memory_mb":32}}"#
         ["out_of_memory", "exception"] "" Ends Ok(r#"{"limits":{"memory_mb":480}}"#), "
 held = b'x' * (320 << 20)
-__import__('time').sleep(0.2)  # who measures looks a hundred times a second
+__import__('time').sleep(0.5)  # who measures looks a hundred times a second, where it gets to
 print('got through')";
     69 "have a child take it and live on" shell r#"{"timeout":8,"limits":{"memory_mb":32}}"#
         ["out_of_memory", "exit"] "" Ends Ok(r#"{"limits":{"memory_mb":480}}"#), "
@@ -112,20 +112,20 @@ print('got through')";
         ["out_of_memory", "exception", "disk_full"] "" Ends Ok(r#"{"limits":{"memory_mb":256}}"#), "
 with open('/tmp/big', 'wb') as file:
     for part in range(64): file.write(bytes(1 << 20))
-__import__('time').sleep(0.2)  # who measures looks a hundred times a second
+__import__('time').sleep(0.5)  # who measures looks a hundred times a second, where it gets to
 print('got through')";
     71 "keep files in /dev/shm beyond the memory" python r#"{"limits":{"memory_mb":32}}"#
         ["out_of_memory", "exception", "disk_full"] "" Ends Ok(r#"{"limits":{"memory_mb":256}}"#), "
 with open('/dev/shm/big', 'wb') as file:
     for part in range(64): file.write(bytes(1 << 20))
-__import__('time').sleep(0.2)  # who measures looks a hundred times a second
+__import__('time').sleep(0.5)  # who measures looks a hundred times a second, where it gets to
 print('got through')";
     71 "keep files in both" python r#"{"limits":{"memory_mb":48}}"#
         ["out_of_memory", "exception", "disk_full"] "" Ends Ok(r#"{"limits":{"memory_mb":256}}"#), "
 for folder in ('/tmp', '/dev/shm'):
     with open(folder + '/big', 'wb') as file:
         for part in range(40): file.write(bytes(1 << 20))
-__import__('time').sleep(0.2)  # who measures looks a hundred times a second
+__import__('time').sleep(0.5)  # who measures looks a hundred times a second, where it gets to
 print('got through')";
     71 "keep files without a name" python r#"{"limits":{"memory_mb":32}}"# ["out_of_memory"] "" ChargedMemory
         Ok(r#"{"limits":{"memory_mb":256}}"#), "
@@ -143,7 +143,7 @@ for part in range(8):
     place = libc.shmat(libc.shmget(0, 8 << 20, 0o1600), None, 0)
     ctypes.memset(place, 1, 8 << 20)
     libc.shmdt(place)
-__import__('time').sleep(0.2)  # who measures looks a hundred times a second
+__import__('time').sleep(0.5)  # who measures looks a hundred times a second, where it gets to
 print('got through')";
     71 "keep page tables of nothing" python r#"{"limits":{"memory_mb":32}}"# ["out_of_memory"] "" Ends
         Ok(r#"{"limits":{"memory_mb":256}}"#), "
@@ -156,7 +156,7 @@ tables, each = 16384, 2 << 20
 place = libc.mmap(None, tables * each, 1, 0x4022, -1, 0)  # to be read, of zeros alone, without reserve
 libc.madvise(place, tables * each, 15)  # in small pages
 for table in range(tables): ctypes.c_char.from_address(place + table * each).value
-__import__('time').sleep(0.2)  # who measures looks a hundred times a second
+__import__('time').sleep(0.5)  # who measures looks a hundred times a second, where it gets to
 print('got through')";
     71 "keep bytes in pipes" python r#"{"timeout":8,"limits":{"memory_mb":32}}"# ["out_of_memory", "timeout"] ""
         ChargedMemory Ok(r#"{"limits":{"memory_mb":256}}"#), "
@@ -232,11 +232,14 @@ print('got through')";
         Ok(r#"{"timeout":10}"#), "
 import os, time
 until = time.monotonic() + 1.6
-try:
-    os.setpriority(os.PRIO_PROCESS, 1, 19)
-    os.sched_setaffinity(1, {0})
-    os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))
-except OSError: pass
+for slow_down in (
+    lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
+    lambda: os.setpriority(os.PRIO_USER, 0, 19),
+    lambda: os.sched_setaffinity(1, {0}),
+    lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)),
+):
+    try: slow_down()
+    except OSError: pass
 for n in range(60):
     if os.fork() == 0: break
 os.sched_setaffinity(0, {0})
@@ -277,10 +280,16 @@ for n in range(60):
 print('got through')";
     87 "orphan a thousand zombies" python r#"{"timeout":10,"limits":{"processes":32}}"# [""] "got through" Ends
         Err("that all could be started shows that the init collects them"), "
-import os
+import os, time
+def fork():
+    # One that is not collected yet may be in the way; those that nobody collects stay there.
+    for attempt in range(100):
+        try: return os.fork()
+        except BlockingIOError: time.sleep(0.02)
+    return os.fork()
 for n in range(1000):
-    if os.fork() == 0:
-        if os.fork() == 0: os._exit(0)
+    if fork() == 0:
+        if fork() == 0: os._exit(0)
         os._exit(0)
     os.wait()
 print('got through')";

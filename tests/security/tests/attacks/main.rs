@@ -1,4 +1,7 @@
 //! Every attack in every column, and one table of all.
+//!
+//! `SECURITY_COLUMNS="bubblewrap × user,native × root"` tries those columns alone; `SECURITY_WITHOUT=resources,http` leaves
+//! those parts out, which hold on no slow machine. Either is said, and so the table is not held against the catalogue.
 #![cfg(target_os = "linux")]
 
 mod burdens;
@@ -36,32 +39,42 @@ const PARTS: [Part; 7] = [
 
 #[test]
 fn every_attack_in_every_column() {
-    let left_out = left_out();
+    let left_out = named("SECURITY_WITHOUT", &PARTS.map(|(name, _)| name.to_owned()));
     let (skipped, parts): (Vec<Part>, Vec<Part>) = PARTS.into_iter().partition(|(name, _)| left_out.contains(*name));
+    let chosen = named("SECURITY_COLUMNS", &COLUMNS.map(column_name));
+    let is_chosen = |column: &(&str, Mode)| chosen.is_empty() || chosen.contains(&column_name(*column));
+    let (columns, others): (Vec<_>, Vec<_>) = COLUMNS.into_iter().partition(is_chosen);
     for (name, _) in &skipped {
         say(&format!("SKIPPED: the part {name}: SECURITY_WITHOUT names it"));
     }
+    for column in &others {
+        say(&format!("SKIPPED: the column {}: SECURITY_COLUMNS does not name it", column_name(*column)));
+    }
     let mut table = Table::default();
-    for (adapter, mode) in COLUMNS {
+    for (adapter, mode) in columns {
         attack(&mut table, &parts, adapter, mode);
     }
-    table.finish(skipped.is_empty());
+    table.finish(skipped.is_empty() && others.is_empty());
 }
 
-/// Parts that hold on no slow machine may be left out: their names, with commas between them.
+/// The names in this variable, with commas between them; each must be one of `known`.
 #[expect(clippy::disallowed_methods, reason = "what is tested is named by the environment")]
-fn left_out() -> std::collections::HashSet<String> {
-    let names = std::env::var("SECURITY_WITHOUT").unwrap_or_default();
+fn named(variable: &str, known: &[String]) -> std::collections::HashSet<String> {
+    let names = std::env::var(variable).unwrap_or_default();
     let names: std::collections::HashSet<String> =
         names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     for name in &names {
-        assert!(PARTS.iter().any(|(part, _)| part == name), "SECURITY_WITHOUT = {name}: there is no such part");
+        assert!(known.contains(name), "{variable} = {name}: there are {}", known.join(", "));
     }
     names
 }
 
+fn column_name((adapter, mode): (&str, Mode)) -> String {
+    format!("{adapter} × {}", mode.name())
+}
+
 fn attack(table: &mut Table, parts: &[Part], adapter: &'static str, mode: Mode) {
-    let name = format!("{adapter} × {}", mode.name());
+    let name = column_name((adapter, mode));
     if mode == Mode::Root && !is_root() {
         return say(&format!("SKIPPED: the column {name} needs the tests to run as root"));
     }

@@ -117,6 +117,24 @@ const FCNTL: &[Check] = &[Check::none(1, u32::MAX, &[1026], EPERM)];
 /// the kernel kills it, and the service is left without the end of its execution.
 const PRLIMIT: &[Check] = &[Check::only(0, u32::MAX, &[0], EPERM)];
 
+/// sched_setscheduler(2), sched_setparam(2), sched_setattr(2), sched_setaffinity(2): of any process
+/// but the init (1). That is of the same user, and one that is idle by class or bound to a busy
+/// core kills nobody: a timeout would come as late as the program likes.
+const SCHEDULING: &[Check] = &[Check::none(0, u32::MAX, &[1], EPERM)];
+/// setpriority(2), the same: neither the init (PRIO_PROCESS, 0) nor its group (PRIO_PGRP, 1), nor
+/// all of the user (PRIO_USER, 2), which it is one of.
+const PRIORITY: &[Check] = &[
+    Check::none(1, u32::MAX, &[1], EPERM).when(0, 0),
+    Check::none(1, u32::MAX, &[1], EPERM).when(0, 1),
+    Check::none(0, u32::MAX, &[2], EPERM),
+];
+/// ioprio_set(2), the same (IOPRIO_WHO_PROCESS, 1; IOPRIO_WHO_PGRP, 2; IOPRIO_WHO_USER, 3).
+const IO_PRIORITY: &[Check] = &[
+    Check::none(1, u32::MAX, &[1], EPERM).when(0, 1),
+    Check::none(1, u32::MAX, &[1], EPERM).when(0, 2),
+    Check::none(0, u32::MAX, &[3], EPERM),
+];
+
 /// setsockopt(2), by level: SOL_SOCKET (1) takes no program for the kernel (ATTACH_FILTER 26,
 /// ATTACH_BPF 50, ATTACH_REUSEPORT_CBPF 51 and _EBPF 52), SOL_TCP (6) no protocol on top (ULP 31:
 /// kernel TLS, a steady source of escalations) and SOL_UDP (17) no IPsec or L2TP in it (ENCAP 100).
@@ -232,14 +250,12 @@ pub(super) const TABLE: &[Group] = &[
         capset 126 91;
     }),
     // Scheduling and limits: the kernel refuses every raise (RLIMIT_NICE, RLIMIT_RTPRIO, hard
-    // limit).
+    // limit). What sets the scheduling of others has a rule below.
     Group(Rule::Allow, calls! {
-        getpriority 140 141; setpriority 141 140; sched_getaffinity 204 123;
-        sched_setaffinity 203 122; sched_getparam 143 121; sched_setparam 142 118;
-        sched_getscheduler 145 120; sched_setscheduler 144 119; sched_getattr 315 275;
-        sched_setattr 314 274; sched_get_priority_max 146 125; sched_get_priority_min 147 126;
-        sched_rr_get_interval 148 127; ioprio_get 252 31; ioprio_set 251 30; getrlimit 97 163;
-        setrlimit 160 164;
+        getpriority 140 141; sched_getaffinity 204 123; sched_getparam 143 121;
+        sched_getscheduler 145 120; sched_getattr 315 275; sched_get_priority_max 146 125;
+        sched_get_priority_min 147 126; sched_rr_get_interval 148 127; ioprio_get 252 31;
+        getrlimit 97 163; setrlimit 160 164;
     }),
     // Reading clocks and sleeping; the setters are below.
     Group(Rule::Allow, calls! {
@@ -347,6 +363,12 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Arguments(FCNTL), calls! { fcntl 72 25; }),
     Group(Rule::Arguments(INOTIFY), calls! { inotify_add_watch 254 27; }),
     Group(Rule::Arguments(PRLIMIT), calls! { prlimit64 302 261; }),
+    Group(Rule::Arguments(SCHEDULING), calls! {
+        sched_setaffinity 203 122; sched_setparam 142 118; sched_setscheduler 144 119;
+        sched_setattr 314 274;
+    }),
+    Group(Rule::Arguments(PRIORITY), calls! { setpriority 141 140; }),
+    Group(Rule::Arguments(IO_PRIORITY), calls! { ioprio_set 251 30; }),
     Group(Rule::Arguments(SETSOCKOPT), calls! { setsockopt 54 208; }),
     Group(Rule::Arguments(RENAME), calls! { renameat2 316 276; }),
     Group(Rule::Arguments(MKNOD), calls! { mknod 133 -; }),

@@ -285,6 +285,32 @@ fn limits_of_others_stay() {
 }
 
 #[test]
+fn nobody_slows_the_init_down() {
+    for name in ["sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr"] {
+        for pid in [1, 1 | JUNK] {
+            on_each(name, &[(0, pid)], REFUSED);
+        }
+        // Oneself, and others by their numbers.
+        for pid in [0, JUNK, 2, 4711] {
+            on_each(name, &[(0, pid), (1, 1)], ALLOW);
+        }
+    }
+    // Each call's words for a process, a process group and a user.
+    for (name, process, group, user) in [("setpriority", 0, 1, 2), ("ioprio_set", 1, 2, 3)] {
+        for which in [process, group] {
+            on_each(name, &[(0, which), (1, 1)], REFUSED);
+            on_each(name, &[(0, which | JUNK), (1, 1 | JUNK)], REFUSED);
+            for who in [0, 2, 4711] {
+                on_each(name, &[(0, which), (1, who), (2, 1)], ALLOW);
+            }
+        }
+        for who in [0, 1, 1000] {
+            on_each(name, &[(0, user), (1, who)], REFUSED);
+        }
+    }
+}
+
+#[test]
 fn sockets_take_no_programs() {
     for option in [26, 50, 51, 52] {
         on_each("setsockopt", &[(1, 1), (2, option)], REFUSED);
@@ -329,6 +355,7 @@ proptest! {
         name in prop::sample::select(vec![
             "clone", "ioctl", "personality", "prctl", "socket", "socketpair", "mknodat", "renameat2",
             "inotify_add_watch", "fcntl", "prlimit64", "setsockopt",
+            "sched_setattr", "setpriority", "ioprio_set",
         ]),
         args in any_arguments(),
     ) {
