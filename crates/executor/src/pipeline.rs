@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use runtime::warm::Waiting;
 use runtime::{Interpreter, Invocation, Language, Verdict};
-use sandbox::{Isolation, Prepared, Remains};
 use sandbox::capture::Chunk;
 use sandbox::error::{SandboxError, Stage};
 use sandbox::outcome::{Captured, Outcome};
 use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
+use sandbox::{Isolation, Prepared, Remains};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -180,7 +180,8 @@ impl Executor {
         let interpreter = self.interpreter(request.language)?;
         let limits = self.limits(&request.limits, request.timeout);
         let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
-        let ahead = suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
+        let ahead =
+            suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
         let stand = match workspace {
             Some(workspace) => self.new_stand(workspace, &request, &limits).await?,
             None => self.private_stand(&request, &limits, suits, ahead).await?,
@@ -260,17 +261,23 @@ impl Executor {
         suits: bool,
         ahead: bool,
     ) -> Result<Stand, Failed> {
-        if suits && files_bytes(request) <= warm::FILES_BYTES {
-            if let Some(stand) = self.warm.take(request.language, ahead).await {
-                return Ok(stand);
-            }
+        if suits
+            && files_bytes(request) <= warm::FILES_BYTES
+            && let Some(stand) = self.warm.take(request.language, ahead).await
+        {
+            return Ok(stand);
         }
         let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
         self.new_stand(workspace, request, limits).await
     }
 
     /// One with this workspace.
-    async fn new_stand(&self, workspace: Workspace, request: &ExecuteRequest, limits: &Limits) -> Result<Stand, Failed> {
+    async fn new_stand(
+        &self,
+        workspace: Workspace,
+        request: &ExecuteRequest,
+        limits: &Limits,
+    ) -> Result<Stand, Failed> {
         let body = Body::Sandbox(self.new_sandbox(&workspace, request, limits).await?);
         Ok(Stand { workspace, body })
     }

@@ -254,7 +254,8 @@ impl Executor {
         let Some(limits) = self.warm.limits.clone() else {
             return Err(Failed::Language("nothing is made ahead".into()));
         };
-        let prepared = self.isolation.prepare(&self.ground, &self.policy(&workspace, FILES_BYTES, limits.clone())).await?;
+        let prepared =
+            self.isolation.prepare(&self.ground, &self.policy(&workspace, FILES_BYTES, limits.clone())).await?;
         self.lacks.get_or_init(|| prepared.lacks());
         if language == Language::Shell {
             return Ok(Stand { workspace, body: Body::Sandbox(prepared) });
@@ -297,7 +298,8 @@ impl Executor {
 
     /// What a sandbox with this workspace is made by.
     pub fn policy(&self, workspace: &Workspace, files_bytes: u64, limits: Limits) -> Policy {
-        let folders = |found: &Result<Arc<Interpreter>, String>| found.iter().flat_map(|found| found.folders.clone()).collect();
+        let folders =
+            |found: &Result<Arc<Interpreter>, String>| found.iter().flat_map(|found| found.folders.clone()).collect();
         let mut read_only: Vec<_> = self.interpreters.values().flat_map(|found| -> Vec<_> { folders(found) }).collect();
         read_only.sort();
         read_only.dedup();
@@ -363,7 +365,9 @@ impl Executor {
                 }
                 Err(error) => {
                     let imports = imports.join(",");
-                    tracing::warn!("WARM_PYTHON_IMPORTS = {imports}: importing these ahead failed, so nothing is: {error}");
+                    tracing::warn!(
+                        "WARM_PYTHON_IMPORTS = {imports}: importing these ahead failed, so nothing is: {error}"
+                    );
                 }
             }
         }

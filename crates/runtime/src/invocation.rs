@@ -99,7 +99,19 @@ impl Invocation<'_> {
     /// has to be there then, and the working directory is checked before anything runs.
     pub fn can_start_ahead(&self) -> bool {
         const READ_AT_START: &[&str] = &[
-            "PYTHON", "NODE_", "LD_", "LANG", "LC_", "GLIBC_", "MALLOC_", "OPENSSL_", "SSL_", "ICU_", "OMP_", "KMP_", "MKL_",
+            "PYTHON",
+            "NODE_",
+            "LD_",
+            "LANG",
+            "LC_",
+            "GLIBC_",
+            "MALLOC_",
+            "OPENSSL_",
+            "SSL_",
+            "ICU_",
+            "OMP_",
+            "KMP_",
+            "MKL_",
             "OPENBLAS_",
         ];
         let read_at_start = |name: &str| {

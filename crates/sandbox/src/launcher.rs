@@ -430,10 +430,8 @@ fn become_program(
 }
 
 /// What a zygote keeps of root's capabilities: to enter sandboxes and become their users (setns(2), setresuid(2)).
-const ZYGOTE_CAPABILITIES: CapabilitySet = CapabilitySet::SYS_ADMIN
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETGID);
+const ZYGOTE_CAPABILITIES: CapabilitySet =
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_CHROOT).union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
 
 /// Turns the forked child into a zygote; returns only what went wrong. As root it becomes an ordinary user with a few capabilities,
 /// and sees and reaches what a sandbox does.
@@ -457,7 +455,12 @@ fn become_zygote(
         let mut placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
         let own_pids = std::fs::File::open("/proc/self/ns/pid").map(OwnedFd::from);
         if let (Some((uid, gid)), [etc]) = (identity, folders) {
-            placed.push(own_pids.as_ref().map_err(|_| Failure::new("open-namespaces", io::Error::from_raw_os_error(libc::ENOENT)))?.as_fd());
+            placed.push(
+                own_pids
+                    .as_ref()
+                    .map_err(|_| Failure::new("open-namespaces", io::Error::from_raw_os_error(libc::ENOENT)))?
+                    .as_fd(),
+            );
             let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
             sys::unshare(apart).map_err(fail(NAMESPACES_STEP))?;
             let (workspace, etc) = (etc.as_fd(), etc.as_fd());

@@ -116,9 +116,10 @@ pub(crate) async fn prepare(
     // Where it is not there yet: while the sandbox is being built, on another core.
     let born_inside = cgroup.folder().is_some();
     let cgroup = cgroup.finish(ground, policy)?;
-    let (init, lacks, namespaces) = tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref()))
-        .await
-        .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
+    let (init, lacks, namespaces) =
+        tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref()))
+            .await
+            .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
     let tree = ProcessTree {
         init: crate::sys::watch(pidfd(init, &control)?, Interest::READABLE).map_err(setup)?,
         builder: builder.keep().ok_or_else(|| setup(io::ErrorKind::NotFound.into()))?,

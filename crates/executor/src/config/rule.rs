@@ -129,7 +129,7 @@ pub fn modules() -> Rule<Vec<String>> {
             && part.chars().all(|c| c.is_alphanumeric() || c == '_')
     };
     Rule::new("names of modules, several separated by commas, or none", move |text| {
-        list(text, |name| Some(name.to_owned())).filter(|names| names.iter().all(|name| name.split('.').all(part)) )
+        list(text, |name| Some(name.to_owned())).filter(|names| names.iter().all(|name| name.split('.').all(part)))
     })
 }
 

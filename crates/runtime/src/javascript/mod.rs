@@ -19,7 +19,12 @@ pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, la
 }
 
 /// The same without a request.
-pub(crate) fn start(interpreter: &Interpreter, layout: &Layout, memory_bytes: u64, stdin: OwnedFd) -> io::Result<Program> {
+pub(crate) fn start(
+    interpreter: &Interpreter,
+    layout: &Layout,
+    memory_bytes: u64,
+    stdin: OwnedFd,
+) -> io::Result<Program> {
     finished(interpreter.program(argv(interpreter, layout, memory_bytes), layout, stdin), interpreter)
 }
 

@@ -95,7 +95,8 @@ impl Waiting {
         let started = match zygote.filter(|_| prepared.takes_forks()) {
             Some(zygote) => prepared.start_from(zygote, stdin, vec![request], protocol::RESULT_BYTES).await?,
             None => {
-                let program = interpreter.ahead(prepared.layout(), memory_bytes, imports, stdin, request).map_err(failed)?;
+                let program =
+                    interpreter.ahead(prepared.layout(), memory_bytes, imports, stdin, request).map_err(failed)?;
                 prepared.start(program).await?
             }
         };

@@ -213,7 +213,8 @@ fn serve(control: &OwnedFd, stand: Stand) -> Result<(), Failure> {
     let mut ended = wait(control, &children, program, &tree, sampler.as_mut(), began);
     ended.status = tree.kill(program).unwrap_or(ended.status);
     if ended.status != 0 {
-        ended.full = watched.memory_folders.iter().chain([&watched.workspace]).find_map(|folder| FullFolder::of(folder));
+        ended.full =
+            watched.memory_folders.iter().chain([&watched.workspace]).find_map(|folder| FullFolder::of(folder));
     }
     let (cpu_us, largest) = sys::children_usage();
     let io_after = storage_io(io_counters.as_ref());

@@ -64,7 +64,9 @@ pub fn adopt(control: &OwnedFd, access: Option<&Access>, fds: Vec<OwnedFd>) -> R
         if came {
             let gone = || fail(io::ErrorKind::ConnectionAborted.into());
             let packet = channel::receive::<Result<(), Failure>>(door.as_fd()).map_err(fail)?.ok_or_else(gone)?;
-            return packet.message.and_then(|()| packet.pid.map(|pid| Some(pid.as_raw_nonzero().get())).ok_or_else(protocol));
+            return packet
+                .message
+                .and_then(|()| packet.pid.map(|pid| Some(pid.as_raw_nonzero().get())).ok_or_else(protocol));
         }
         if told {
             return Ok(None);
@@ -94,7 +96,8 @@ fn become_program(
 
         rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        enter(Path::new(&spec.working_directory), Path::new(&spec.watched.workspace)).map_err(fail(WORKING_DIRECTORY_STEP))?;
+        enter(Path::new(&spec.working_directory), Path::new(&spec.watched.workspace))
+            .map_err(fail(WORKING_DIRECTORY_STEP))?;
         // The program alone, and before anything of it: its usage is its own, and the init can't be hit for it.
         limits::enter(entrances).map_err(fail("cgroup"))?;
         spec.rlimits.apply().map_err(fail("rlimits"))?;

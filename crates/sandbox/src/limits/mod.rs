@@ -18,7 +18,7 @@ mod hierarchy;
 mod oom;
 mod rlimit;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -78,7 +78,11 @@ impl Rlimits {
     /// The resources by number (getrlimit(2)) and the value for each that has one, no higher than what this process could give.
     pub(crate) fn numbers(&self) -> Vec<(u32, Option<u64>)> {
         let most = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let numbers = self.entries().into_iter().flatten().map(|(resource, value)| (resource as u32, Some(value.min(most(resource)))));
+        let numbers = self
+            .entries()
+            .into_iter()
+            .flatten()
+            .map(|(resource, value)| (resource as u32, Some(value.min(most(resource)))));
         let unset = self.data_bytes.is_none().then_some((Resource::Data as u32, None));
         numbers.chain(unset).collect()
     }

@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use super::hierarchy::{Controller, Hierarchy, mounts, own_group};
 use super::*;
 
-pub(super) fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         timeout: Duration::from_secs(10),
         memory_bytes: 64 << 20,

@@ -117,7 +117,8 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
         }
     }
     let (control, namespaces, outer_proc) =
-        keep_only(seed.control, seed.stderr, namespaces, (!tree.has_proc).then_some(host_proc)).map_err(fail("descriptors"))?;
+        keep_only(seed.control, seed.stderr, namespaces, (!tree.has_proc).then_some(host_proc))
+            .map_err(fail("descriptors"))?;
     Ok((control, Stand { lacks: tree.lacks, outer_proc, namespaces }))
 }
 

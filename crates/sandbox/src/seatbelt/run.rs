@@ -294,5 +294,18 @@ impl Drop for Leader {
 }
 
 #[cfg(test)]
+impl Prepared {
+    /// As of [`crate::Prepared::run`].
+    pub async fn run(
+        self,
+        program: Program,
+        live: Option<mpsc::Sender<Chunk>>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(Outcome, Remains), SandboxError> {
+        self.start(program).await?.finish(live, cancelled).await
+    }
+}
+
+#[cfg(test)]
 #[path = "run_tests.rs"]
 pub(super) mod tests;

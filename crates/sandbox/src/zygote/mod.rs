@@ -160,13 +160,8 @@ impl Zygote {
             cgroup: false,
         };
         let (folders, data) = ([etc.as_fd()], [source]);
-        let fds = SpawnFds {
-            control: theirs.as_fd(),
-            stderr: stderr.as_fd(),
-            folders: &folders,
-            cgroup: None,
-            data: &data,
-        };
+        let fds =
+            SpawnFds { control: theirs.as_fd(), stderr: stderr.as_fd(), folders: &folders, cgroup: None, data: &data };
         let pidfd = ground.launcher()?.spawn(&spawn, fds).await?;
         drop((theirs, stderr));
         let process = Process { channel: Mutex::new(channel), pidfd, diagnostics };

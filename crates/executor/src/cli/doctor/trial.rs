@@ -16,11 +16,11 @@ use super::interpreters::Found;
 use super::kernel::{Attempt, Kernel};
 use super::limits::split;
 use super::{Check, Status};
-use crate::warm;
 use crate::cli::serve::{self, NothingWorks};
 use crate::config::{Config, Isolation};
 use crate::pipeline::{Executor, probe_request};
 use crate::state::State;
+use crate::warm;
 
 /// A shell in a sandbox of its own that takes longer is slow: on a small machine it is a tenth of that.
 const SLOW: Duration = Duration::from_millis(500);
@@ -78,7 +78,11 @@ impl Trial {
         let (home, executor) = match tempfile::tempdir().context("a temporary folder can't be made") {
             Ok(home) => {
                 let path = home.path().join("workspaces");
-                (Some(home), serve::build(&trial_config(config, path, interpreters), &instance, &warm::Settings::default()).await)
+                (
+                    Some(home),
+                    serve::build(&trial_config(config, path, interpreters), &instance, &warm::Settings::default())
+                        .await,
+                )
             }
             Err(error) => (None, Err(error)),
         };
