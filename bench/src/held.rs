@@ -9,10 +9,10 @@ use conformance::{Service, process};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Counts that stay for so long are settled.
-const QUIET: Duration = Duration::from_secs(15);
+/// Counts that stay for so long are settled: a pool gives up what lay unused for half a minute.
+const QUIET: Duration = Duration::from_secs(65);
 /// What has not settled by then is taken as it is.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SERVICE_GROWTH_KIB: u64 = 4096;
 const LAUNCHER_GROWTH_KIB: u64 = 1024;

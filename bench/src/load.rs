@@ -47,6 +47,14 @@ pub struct Load {
     pub times: Summary,
 }
 
+impl Case {
+    /// What is asked for, and where it runs.
+    pub fn name(self) -> String {
+        let place = if self.in_sessions { "in sessions" } else { "session-less" };
+        format!("{}, {place}", self.language.name())
+    }
+}
+
 impl Load {
     /// How much longer the slowest wait than all on the average.
     pub fn spread(&self) -> f64 {
@@ -83,7 +91,7 @@ impl Loads {
     pub fn measure(&mut self, setup: Setup, service: &Service, cores: Option<usize>) -> Result<()> {
         for language in Language::ALL {
             for clients in CLIENTS {
-                progress(&format!("load, {}: {}, {clients} clients", setup.name(), language.name()));
+                progress(&format!("load, {}: {}, clients: {clients}", setup.name(), language.name()));
                 for in_sessions in [false, true] {
                     let case = Case { setup, language, in_sessions, clients };
                     let window = under_load(service, case)?;
@@ -137,17 +145,16 @@ impl Loads {
     pub fn print(&self) {
         println!(
             "\nLOAD, closed loop, at least {} ms after each client's first answer; milliseconds. The clients themselves used \
-             at most {:.0} % of one core.",
+             at most {:.1} % of one core.",
             WINDOW.as_millis(),
             self.clients_share_of_a_core * 100.0
         );
         let floor = format!("floor: {} zygotes side by side, one for each core", self.zygotes);
         let mut rows = vec![vec![floor, String::new(), figure(self.zygotes_per_second)]];
         for load in &self.executions {
-            let Case { setup, language, in_sessions, clients } = load.case;
-            let place = if in_sessions { "in sessions" } else { "session-less" };
+            let Case { setup, clients, .. } = load.case;
             rows.push(vec![
-                format!("{}: {}, {place}", setup.name(), language.name()),
+                format!("{}: {}", setup.name(), load.case.name()),
                 format!("{clients}"),
                 figure(load.per_second),
                 figure(load.times.mean_ms),

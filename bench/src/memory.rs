@@ -7,8 +7,8 @@ use crate::setup::Setup;
 use crate::table;
 use conformance::{Service, process};
 use serde::Serialize;
-use std::collections::HashSet;
 use std::fs;
+use std::path::PathBuf;
 
 /// The memory of a service and of everything below it. `None` where this user may not look.
 #[derive(Debug, Serialize)]
@@ -22,7 +22,7 @@ pub struct Memory {
     pub processes: usize,
     /// Private memory of each Python that waits for a program to run.
     pub idle_pythons_mib: Vec<f64>,
-    /// The same of those that such Pythons are forked from.
+    /// The same of those that such Pythons are forked from: they wait outside of any sandbox.
     pub zygotes_mib: Vec<f64>,
 }
 
@@ -41,9 +41,9 @@ pub fn of(setup: Setup, service: &Service, after: &'static str) -> Memory {
     let shares = below.iter().chain([&pid]).map(|&pid| rollup_kib(pid, &["Pss:"]));
     let tree = shares.sum::<Option<u64>>();
     let pythons: Vec<u32> = below.iter().copied().filter(|&pid| is_python(pid)).collect();
-    let parents: HashSet<u32> = pythons.iter().filter_map(|&pid| parent(pid)).collect();
+    let outside = pid_namespace(pid);
     let private = |is_zygote: bool| {
-        let some = pythons.iter().filter(|pid| parents.contains(pid) == is_zygote);
+        let some = pythons.iter().filter(|&&pid| (pid_namespace(pid) == outside) == is_zygote);
         some.filter_map(|&pid| mib(rollup_kib(pid, &["Private_Clean:", "Private_Dirty:"]))).collect()
     };
     Memory {
@@ -63,9 +63,8 @@ fn is_python(pid: u32) -> bool {
     program.is_ok_and(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python")))
 }
 
-fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+fn pid_namespace(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 /// The sum of these lines, kB each. A process without memory of its own (dead, not collected) has none.

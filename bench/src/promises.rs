@@ -155,8 +155,8 @@ fn burst(results: &Results, setup: Setup) -> Vec<Promise> {
         let loads = results.loads.executions.iter();
         let loads = loads.filter(|load| load.case.setup == setup && load.case.clients == clients);
         let worst = loads.max_by(|a, b| a.spread().total_cmp(&b.spread()));
-        let language = worst.map_or("", |load| load.case.language.name());
-        let name = format!("{}: {clients} clients, p99 / mean, worst row ({language})", setup.name());
+        let row = worst.map_or("none".into(), |load| load.case.name());
+        let name = format!("{}, clients: {clients}, p99 / mean, worst row: {row}", setup.name());
         Promise::new(&name, Side::AtMost, worst.map(load::Load::spread), TIMES, 3.0, None)
     });
     of_level.collect()
