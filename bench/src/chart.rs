@@ -15,8 +15,11 @@ const MARGIN: f64 = 24.0;
 const SCALE_LEFT: f64 = 310.0;
 const SCALE_RIGHT: f64 = 830.0;
 const ROW: f64 = 20.0;
+const GROUP_GAP: f64 = 8.0;
 const PLOT_HEIGHT: f64 = 190.0;
 const PLOT_GAP: f64 = 62.0;
+/// Room for the figures left of a plot.
+const MARKS_WIDTH: f64 = 30.0;
 
 const SESSION_LESS: &str = "#3b82f6";
 const IN_SESSION: &str = "#12a594";
@@ -52,7 +55,7 @@ fn latencies(drawing: &mut Drawing, results: &Results, top: f64) -> f64 {
 
     drawing.text(MARGIN, top, Anchor::Start, "one client, without pause: p50 ● and p99 ○, ms (logarithmic)");
     let rows_in_all: usize = groups.iter().map(|(_, rows)| rows.len() + 1).sum();
-    let bottom = top + 30.0 + rows_in_all as f64 * ROW + 8.0;
+    let bottom = top + 30.0 + rows_in_all as f64 * ROW + groups.len() as f64 * GROUP_GAP;
     for mark in marks(least * 0.8, most * 1.1) {
         drawing.rule((x(mark), top + 24.0), (x(mark), bottom));
         drawing.text(x(mark), top + 18.0, Anchor::Middle, &format!("{mark}"));
@@ -70,6 +73,7 @@ fn latencies(drawing: &mut Drawing, results: &Results, top: f64) -> f64 {
             drawing.text(WIDTH - MARGIN, y + 4.0, Anchor::End, &figures);
             y += ROW;
         }
+        y += GROUP_GAP;
     }
     bottom
 }
@@ -116,9 +120,9 @@ const SERIES: [(&str, &str, Setup, bool); 4] = [
 /// Draws downwards from `top`; gives where it ended.
 fn loads(drawing: &mut Drawing, results: &Results, top: f64) -> f64 {
     drawing.text(MARGIN, top, Anchor::Start, "executions a second, by the number of clients (closed loop)");
-    let width = (WIDTH - 2.0 * MARGIN - 3.0 * PLOT_GAP) / 3.0 + PLOT_GAP / 3.0;
+    let width = (WIDTH - 2.0 * MARGIN - MARKS_WIDTH - 2.0 * PLOT_GAP) / 3.0;
     for (number, language) in Language::ALL.into_iter().enumerate() {
-        let left = MARGIN + 30.0 + number as f64 * (width + PLOT_GAP);
+        let left = MARGIN + MARKS_WIDTH + number as f64 * (width + PLOT_GAP);
         plot(drawing, results, language, (left, top + 44.0), width);
     }
     let mut x = MARGIN;
