@@ -41,16 +41,16 @@ vm-test: ## Limits and a smoke of the attacks on a kernel with cgroup v2 alone, 
 	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs
 	@./scripts/vm-test
 
-bench: build ## Latencies beside the floors of the same machine; fails on a broken promise.
+bench: build ## Latency, load, memory beside the floors of the same machine; some five minutes; fails on a broken promise.
 	$(CARGO) run --release --quiet -p bench -- --check
 
 fuzz: setup ## Looks for inputs that break a property, FUZZ_SECONDS (60) for each target.
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --quiet --locked cargo-fuzz
 	./scripts/fuzz
 
-soak: build fuzz ## What takes long: fuzzing, 10,000 executions and no growth, random system calls, clients that drip.
+soak: build fuzz ## What takes long: fuzzing, 20,000 executions, no growth and no slower, random system calls, clients that drip.
 	@for adapter in $(ADAPTERS); do \
-	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- soak && \
+	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- soak 20000 && \
 	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- calls || exit 1; done
 	$(CARGO) test -p conformance -- --ignored
 

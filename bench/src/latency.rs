@@ -1,177 +1,157 @@
-//! How long a cold execution takes through the whole service, beside its floor, and what the idle service holds.
+//! What one client waits for an answer, beside the floors of the same machine, turn by turn.
+//!
+//! Three paces: without pause, where the next request comes as soon as the answer is there, so that whatever the service put off
+//! is paid by it; with a pause as an interactive caller makes it; and, for JavaScript, with one that lets the pool fill again,
+//! since a prepared Node serves once and preparing the next costs more than a short pause.
 
-use crate::client::Client;
-use crate::{Result, need_release_binary, sandboxes, table};
-use conformance::{Service, process};
-use serde_json::{Value, json};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use crate::floors::Floor;
+use crate::hello::{Hello, Language};
+use crate::setup::Setup;
+use crate::summary::{Summary, figure};
+use crate::turns::{self, Measured, Row};
+use crate::{Result, table};
+use conformance::Service;
+use serde::Serialize;
+use std::time::Duration;
 
-const WARM_UP_ROUNDS: usize = 5;
-const ROUNDS: usize = 60;
-/// Python through the service, as a multiple of a bare bubblewrap with a Python that does nothing.
-const PYTHON_RATIO: f64 = 1.15;
-/// An empty native sandbox, set up and taken apart, as a multiple of bubblewrap's beside its program.
-const SANDBOX_RATIO: f64 = 0.5;
-const RESIDENT_MIB: f64 = 20.0;
-/// Floors find their programs where the service looks for them, whatever this shell's PATH is.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SESSION: &str = "bench";
 
-/// One language: its floor, and the program that greets whom the event names.
-struct Language {
-    name: &'static str,
-    floor_name: &'static str,
-    floor: &'static [&'static str],
-    code: &'static str,
-    /// How many times its floor p50 may take.
-    promise: Option<f64>,
+/// How long the client waits before each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pace {
+    WithoutPause,
+    Interactive,
+    PoolFull,
 }
 
-const LANGUAGES: [Language; 3] = [
-    Language {
-        name: "python",
-        floor_name: "bwrap … python3 -c pass",
-        #[rustfmt::skip]
-        floor: &[
-            "bwrap", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
-            "--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev", "--unshare-all",
-            "/usr/bin/python3", "-c", "pass",
-        ],
-        code: "def handler(event):\n    return {'message': f\"Hello, {event['name']}!\"}",
-        promise: Some(PYTHON_RATIO),
-    },
-    Language {
-        name: "javascript",
-        floor_name: "node -e 0",
-        floor: &["node", "-e", "0"],
-        code: "exports.handler = async (event) => ({ message: `Hello, ${event.name}!` });",
-        promise: None,
-    },
-    Language {
-        name: "shell",
-        floor_name: "bash -c true",
-        floor: &["bash", "-c", "true"],
-        code: "name=${EVENT_JSON##*:}; name=${name//[\\\"\\} ]/}\n\
-               printf '{\"message\": \"Hello, %s!\"}' \"$name\" >&3",
-        promise: None,
-    },
-];
-
-/// The times of one row.
-pub struct Samples(Vec<Duration>);
-
-impl Samples {
-    /// Of times in any order.
-    pub fn new(mut times: Vec<Duration>) -> Samples {
-        times.sort_unstable();
-        Samples(times)
-    }
-
-    /// By nearest rank, in milliseconds.
-    pub fn percentile(&self, percent: usize) -> f64 {
-        let rank = (self.0.len() * percent).div_ceil(100).max(1);
-        self.0.get(rank - 1).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-    }
-
-    pub fn row(&self, name: String) -> Vec<String> {
-        let percentiles = [50, 90, 99].map(|percent| format!("{:.2}", self.percentile(percent)));
-        [name].into_iter().chain(percentiles).collect()
+impl Pace {
+    pub fn pause(self) -> Duration {
+        Duration::from_millis(match self {
+            Pace::WithoutPause => 0,
+            Pace::Interactive => 10,
+            Pace::PoolFull => 150,
+        })
     }
 }
 
-/// Measures and prints; whether every promise was kept.
-pub fn run() -> Result<bool> {
-    need_release_binary()?;
-    let service = Service::alone(&[]);
-    let launcher = process::launcher(service.pid()).ok_or("the service has no launcher")?;
-    let memory = || (process::resident_kib(service.pid()), process::resident_kib(launcher));
-
-    let started = memory();
-    let (floors, executions) = measure(&service)?;
-    let idle = memory();
-    drop(service);
-    let sandboxes = sandboxes::measure()?;
-
-    println!("{ROUNDS} rounds after {WARM_UP_ROUNDS} to warm up; a floor and the service take turns. Milliseconds.");
-    let mut rows = Vec::new();
-    for ((language, floor), execution) in LANGUAGES.iter().zip(&floors).zip(&executions) {
-        rows.push(floor.row(language.floor_name.into()));
-        rows.push(execution.row(format!("service, {} handler", language.name)));
-    }
-    rows.push(sandboxes.alone.row("true".into()));
-    rows.push(sandboxes.bubblewrap.row("bwrap --unshare-all … true".into()));
-    rows.push(sandboxes.native.row("native sandbox, set up and taken apart".into()));
-    rows.push(sandboxes.native_with_program.row("the same with true in it".into()));
-    table::print(&["row", "p50", "p90", "p99"], &rows);
-
-    let mut kept = true;
-    let mut rows = Vec::new();
-    let mut judge = |name: String, value: Option<f64>, promise: Option<f64>, unit: &str| {
-        let verdict = match (value, promise) {
-            (_, None) => "",
-            (Some(value), Some(promise)) if value <= promise => "PASS",
-            _ => "FAIL",
-        };
-        kept &= verdict != "FAIL";
-        let promise = promise.map_or("none".into(), |promise| format!("≤ {promise:.2}{unit}"));
-        let value = value.map_or("not readable".into(), |value| format!("{value:.2}{unit}"));
-        rows.push(vec![name, value, promise, verdict.into()]);
-    };
-    for ((language, floor), execution) in LANGUAGES.iter().zip(&floors).zip(&executions) {
-        let ratio = execution.percentile(50) / floor.percentile(50);
-        judge(format!("{}: p50 / {}", language.name, language.floor_name), Some(ratio), language.promise, " ×");
-    }
-    let name = "native sandbox / (bwrap --unshare-all … true, less true itself)";
-    judge(name.into(), Some(sandboxes.ratio()), Some(SANDBOX_RATIO), " ×");
-    for (when, (service, launcher)) in [("as started", started), ("idle after the rounds", idle)] {
-        let mib = |kib: Option<u64>| kib.map(|kib| kib as f64 / 1024.0);
-        judge(format!("service resident, {when}"), mib(service), Some(RESIDENT_MIB), " MB");
-        judge(format!("its launcher resident, {when}"), mib(launcher), None, " MB");
-    }
-    table::print(&["promise", "measured", "promised", ""], &rows);
-    Ok(kept)
+/// What one client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Case {
+    pub language: Language,
+    pub in_session: bool,
+    pub pace: Pace,
 }
 
-/// The times of each language's floor and execution, sorted.
-fn measure(service: &Service) -> Result<(Vec<Samples>, Vec<Samples>)> {
-    let mut client = Client::new(service)?;
-    let mut floors: Vec<Vec<Duration>> = vec![Vec::new(); LANGUAGES.len()];
-    let mut executions = floors.clone();
-    for round in 0..WARM_UP_ROUNDS + ROUNDS {
-        let mut steps: Vec<usize> = (0..2 * LANGUAGES.len()).collect();
-        // What one step leaves to be cleaned up is paid by the next: each has both its neighbours before it.
-        if round % 2 == 1 {
-            steps.reverse();
+impl Case {
+    fn name(self) -> String {
+        let place = if self.in_session { "in a session" } else { "session-less" };
+        match self.pace {
+            Pace::WithoutPause => format!("{}, {place}", self.language.name()),
+            pace => format!("{}, {place}, {} ms pause", self.language.name(), pace.pause().as_millis()),
         }
-        for step in steps {
-            let (number, language) = (step / 2, &LANGUAGES[step / 2]);
-            let (times, time) = match step % 2 {
-                0 => (&mut floors[number], spawn(language.floor)?),
-                _ => (&mut executions[number], execute(&mut client, language)?),
+    }
+}
+
+/// The rows of one service, and the floors that took turns with them.
+#[derive(Debug, Serialize)]
+pub struct Latencies {
+    pub setup: Setup,
+    pub floors: Vec<(Floor, Summary)>,
+    pub executions: Vec<(Case, Summary)>,
+}
+
+impl Latencies {
+    pub fn floor(&self, floor: Floor) -> Option<&Summary> {
+        self.floors.iter().find(|(other, _)| *other == floor).map(|(_, summary)| summary)
+    }
+
+    pub fn execution(&self, language: Language, in_session: bool, pace: Pace) -> Option<&Summary> {
+        let case = Case { language, in_session, pace };
+        self.executions.iter().find(|(other, _)| *other == case).map(|(_, summary)| summary)
+    }
+}
+
+/// One client that asks for one thing.
+struct Execution<'a> {
+    service: &'a Service,
+    case: Case,
+    hello: Option<Hello>,
+}
+
+impl Measured for Execution<'_> {
+    /// Connects anew: the service has closed a connection that idled through the turns of the others.
+    fn begin(&mut self) -> Result<()> {
+        let session = self.case.in_session.then_some(SESSION);
+        self.hello = Some(Hello::new(self.service, self.case.language, session)?);
+        Ok(())
+    }
+
+    fn once(&mut self) -> Result<Duration> {
+        self.hello.as_mut().ok_or("not connected")?.once()
+    }
+}
+
+/// Takes the times of a running service and of floors.
+pub fn measure(setup: Setup, service: &Service, floors: &[Floor]) -> Result<Latencies> {
+    let cases = cases(setup);
+    let mut rows = Vec::new();
+    for floor in floors {
+        rows.push(Row { measured: floor.measured()?, pause: Duration::ZERO });
+    }
+    for &case in &cases {
+        rows.push(Row { measured: Box::new(Execution { service, case, hello: None }), pause: case.pace.pause() });
+    }
+    let mut summaries = turns::take(setup.name(), &mut rows)?;
+    let executions = summaries.split_off(floors.len());
+    Ok(Latencies {
+        setup,
+        floors: floors.iter().copied().zip(summaries).collect(),
+        executions: cases.into_iter().zip(executions).collect(),
+    })
+}
+
+fn cases(setup: Setup) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for language in Language::ALL {
+        let mut add = |in_session, pace| cases.push(Case { language, in_session, pace });
+        add(false, Pace::WithoutPause);
+        // Without pools there is nothing that a pause or a session would change.
+        if setup != Setup::NativeWithoutPools {
+            add(false, Pace::Interactive);
+            add(true, Pace::WithoutPause);
+            add(true, Pace::Interactive);
+        }
+    }
+    if setup != Setup::NativeWithoutPools {
+        cases.push(Case { language: Language::Javascript, in_session: false, pace: Pace::PoolFull });
+    }
+    cases
+}
+
+/// Prints them all as one table.
+pub fn print(all: &[Latencies]) {
+    println!("\nLATENCY, one client, keep-alive, milliseconds. {}.", turns::described());
+    println!("× floor: p50 as a multiple of the zygote, of node -e 0, of bash -c true, as measured beside it.");
+    let mut rows = Vec::new();
+    for latencies in all {
+        let name = latencies.setup.name();
+        let cells = |name: String, summary: &Summary| [vec![name], summary.cells().to_vec()].concat();
+        for (floor, summary) in &latencies.floors {
+            rows.push(cells(format!("floor: {}", floor.name()), summary));
+        }
+        for (case, summary) in &latencies.executions {
+            let mut row = cells(format!("{name}: {}", case.name()), summary);
+            let floor = match case.language {
+                Language::Python => Floor::Zygote,
+                Language::Javascript => Floor::Node,
+                Language::Shell => Floor::Bash,
             };
-            if round >= WARM_UP_ROUNDS {
-                times.push(time);
-            }
+            let floor = latencies.floor(floor);
+            row.push(floor.map_or(String::new(), |floor| figure(summary.p50_ms / floor.p50_ms)));
+            rows.push(row);
         }
+        rows.push(Vec::new());
     }
-    Ok((floors.into_iter().map(Samples::new).collect(), executions.into_iter().map(Samples::new).collect()))
-}
-
-/// Starts a program and waits for its end.
-pub fn spawn(argv: &[&str]) -> Result<Duration> {
-    let (program, arguments) = argv.split_first().ok_or("no program")?;
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("PATH", PATH).stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
-    let status = command.status().map_err(|error| format!("{program}: {error}"))?;
-    let took = start.elapsed();
-    if status.success() { Ok(took) } else { Err(format!("{program}: {status}").into()) }
-}
-
-fn execute(client: &mut Client, language: &Language) -> Result<Duration> {
-    let event = json!({"name": "Alice"});
-    let request = json!({"language": language.name, "code": language.code, "event": event, "timeout": 20});
-    let (answer, took) = client.execute(&request)?;
-    let expected: Value = json!({"message": "Hello, Alice!"});
-    if answer["return_value"] == expected { Ok(took) } else { Err(format!("{}: {answer}", language.name).into()) }
+    table::print(&["row", "calls", "p50", "p90", "p99", "× floor"], &rows);
 }

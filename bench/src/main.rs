@@ -1,28 +1,48 @@
 //! The numbers of the specification, measured on this machine against the release binary.
 //!
-//! `bench` compares an execution through the whole service with the floor below it: the same interpreter started by
-//! hand, in the same run, turn by turn, so that a busy machine slows both. `bench soak` runs many executions of all
-//! kinds and compares what the service holds before and after. `bench calls` makes random system calls in sandboxes.
+//! `bench` measures the service and the floors below it in one run, turn by turn, so that a busy machine slows both, and judges
+//! the promises that are ratios of the two ([`run`]). `bench soak` runs many executions of all kinds and compares what the
+//! service holds, and how fast it is, before and after. `bench calls` makes random system calls in sandboxes.
 
 #![forbid(unsafe_code)]
 
 mod calls;
+mod chart;
 mod client;
+mod floors;
+mod held;
+mod hello;
 mod latency;
+mod load;
+mod machine;
+mod memory;
+mod promises;
+mod run;
 mod sandboxes;
+mod setup;
+mod sleepers;
 mod soak;
+mod speed;
+mod summary;
+mod svg;
 mod table;
+mod turns;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// What a measurement ends in when it can't be made.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-const USAGE: &str = "usage: bench [--check]    latency and memory; with --check, exit code 1 on a broken promise
-       bench soak [N]     N executions (10000); exit code 1 when anything is left behind
+const USAGE: &str = "usage: bench [--check] [--save]
+                          floors and service in one run: latency, load, memory, promises; some five minutes
+                          --check: exit code 1 on a broken promise
+                          --save: chart and figures go into bench/results (else into target/bench)
+       bench soak [N]     N executions (20000); exit code 1 when anything is left behind or the end is slower
        bench calls [S]    random system calls for S seconds (60), SEED repeats them; exit code 1 when anything suffers";
-const SOAK_EXECUTIONS: usize = 10_000;
+const SOAK_EXECUTIONS: usize = 20_000;
 const CALLS_SECONDS: u64 = 60;
 
 fn main() -> ExitCode {
@@ -33,8 +53,6 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let kept = match arguments.as_slice() {
-        [] => latency::run().map(|_| true),
-        ["--check"] => latency::run(),
         ["calls"] => calls::run(CALLS_SECONDS),
         ["calls", seconds] => match seconds.parse() {
             Ok(seconds) if seconds > 0 => calls::run(seconds),
@@ -45,6 +63,9 @@ fn main() -> ExitCode {
             Ok(count) if count > 0 => soak::run(count),
             _ => return usage(),
         },
+        flags if flags.iter().all(|flag| ["--check", "--save"].contains(flag)) => {
+            run::run(flags.contains(&"--save")).map(|kept| kept || !flags.contains(&"--check"))
+        }
         _ => return usage(),
     };
     match kept {
@@ -60,6 +81,12 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!("{USAGE}");
     ExitCode::from(2)
+}
+
+/// Says on stderr what is being measured, and when.
+fn progress(what: &str) {
+    static START: OnceLock<Instant> = OnceLock::new();
+    eprintln!("[{:4} s] {what}", START.get_or_init(Instant::now).elapsed().as_secs());
 }
 
 /// Refuses to measure a debug build by mistake; `SANDBOX_EXECUTOR` names any other binary on purpose.

@@ -1,13 +1,15 @@
 //! What a sandbox costs, from nothing to nothing: set up and taken apart around a program that does nothing. Beside it the same
 //! program under bubblewrap and by itself, turn by turn.
 
-use crate::Result;
-use crate::latency::{Samples, spawn};
+use crate::floors::spawn;
+use crate::summary::Summary;
+use crate::{Result, table};
 use sandbox::limits::Cgroups;
 use sandbox::native::Native;
 use sandbox::policy::{Identity, Limits, Policy};
 use sandbox::prepare::Ground;
 use sandbox::running::Program;
+use serde::Serialize;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::sync::Arc;
@@ -38,21 +40,35 @@ const BUBBLEWRAP: &[&str] = &[
 ];
 
 /// The times of each.
+#[derive(Serialize)]
 pub struct Times {
     /// The program by itself.
-    pub alone: Samples,
+    pub alone: Summary,
     /// The program under bubblewrap, which ends with it.
-    pub bubblewrap: Samples,
+    pub bubblewrap: Summary,
     /// A native sandbox set up and taken apart, without the program.
-    pub native: Samples,
+    pub native: Summary,
     /// The same with the program in it.
-    pub native_with_program: Samples,
+    pub native_with_program: Summary,
 }
 
 impl Times {
     /// What the native sandbox costs, as a multiple of what bubblewrap costs beside the program itself; at the median.
     pub fn ratio(&self) -> f64 {
-        self.native.percentile(50) / (self.bubblewrap.percentile(50) - self.alone.percentile(50))
+        self.native.p50_ms / (self.bubblewrap.p50_ms - self.alone.p50_ms)
+    }
+
+    /// Prints them as one table.
+    pub fn print(&self) {
+        println!("\nSANDBOX alone, {ROUNDS} rounds, turn by turn, milliseconds.");
+        let row = |name: &str, summary: &Summary| [vec![name.to_owned()], summary.cells().to_vec()].concat();
+        let rows = [
+            row("floor: true", &self.alone),
+            row("floor: bwrap --unshare-all … true", &self.bubblewrap),
+            row("native sandbox, set up and taken apart", &self.native),
+            row("the same with true in it", &self.native_with_program),
+        ];
+        table::print(&["row", "calls", "p50", "p90", "p99"], &rows);
     }
 }
 
@@ -84,7 +100,7 @@ async fn take_turns() -> Result<Times> {
             }
         }
     }
-    let [alone, bubblewrap, native, native_with_program] = times.map(Samples::new);
+    let [alone, bubblewrap, native, native_with_program] = times.map(Summary::of);
     Ok(Times { alone, bubblewrap, native, native_with_program })
 }
 
@@ -97,7 +113,7 @@ fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> 
         file_size_bytes: 100 << 20,
         output_bytes: 1 << 20,
     };
-    Policy { name, identity, workspace, read_only: Vec::new(), files_bytes: 1 << 20, limits }
+    Policy { name, identity, workspace, read_only: Vec::new(), files_bytes: 1 << 20, takes_forks: false, limits }
 }
 
 /// How long it took around the program, and in all.
