@@ -24,7 +24,7 @@ use crate::telemetry::log::{Format, Level, LogSettings};
 use layers::{FILE_ARGUMENT, Layers};
 use paths::{Surroundings, resolve_paths};
 use rule::Rule;
-use setting::Value;
+use setting::{Count, Value};
 
 pub use layers::Source;
 pub use setting::{Secret, Setting, Shape};
@@ -141,11 +141,11 @@ settings! {
         SHELL_PATH => shell_path: Option<PathBuf> = "", rule::optional(rule::absolute_path()), "FILE";
     }
     "Warming" {
-        /// Idle Python interpreters that are kept ahead, at most, each in a sandbox of its own; 0 keeps none. Not set, it is two for
-        /// each processor.
-        WARM_PYTHON => warm_python: Option<usize> = "", rule::optional(rule::whole(0..=1_000)), "COUNT";
-        /// Idle Node.js processes that are kept ahead, at most; 0 keeps none. Not set, it is one for each processor.
-        WARM_NODE => warm_node: Option<usize> = "", rule::optional(rule::whole(0..=1_000)), "COUNT";
+        /// Idle Python interpreters that are kept ahead, at most, each in a sandbox of its own; 0 keeps none, "auto" is
+        /// two for each processor.
+        WARM_PYTHON => warm_python: Count = "auto", rule::count_or_auto(1_000), "COUNT";
+        /// Idle Node.js processes that are kept ahead, at most; 0 keeps none, "auto" is one for each processor.
+        WARM_NODE => warm_node: Count = "auto", rule::count_or_auto(1_000), "COUNT";
         /// Python modules that are imported ahead, where they are installed. They are imported outside of any execution: name only
         /// what you trust.
         WARM_PYTHON_IMPORTS => warm_python_imports: Vec<String> = "asyncio,base64,collections,contextlib,copy,csv,dataclasses,datetime,decimal,enum,functools,hashlib,inspect,io,itertools,json,linecache,math,pathlib,random,re,shutil,statistics,string,subprocess,tempfile,textwrap,threading,time,traceback,typing,urllib.parse,uuid", rule::modules(), "MODULES";

@@ -20,10 +20,20 @@ use crate::workspace::Workspace;
 pub const FILES_BYTES: u64 = 8 * 1024 * 1024;
 /// Forks after which a zygote is replaced: what they share (hash seed, address layout) does not stay for ever.
 const ZYGOTE_FORKS: usize = 2_000;
-/// How long a stock waits for idle processors before it adds one all the same.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How often it looks.
-const LOOK: Duration = Duration::from_millis(2);
+/// How long a stock of forks waits for an idle processor before it adds one all the same, and how often it looks.
+const FORK_PACE: Pace = Pace { patience: Duration::from_millis(100), look: Duration::from_millis(2), calm: Duration::ZERO };
+/// The same for one of processes that are started, which takes as long as many executions: not before all processors have been idle
+/// for a moment.
+const START_PACE: Pace =
+    Pace { patience: Duration::from_secs(1), look: Duration::from_millis(5), calm: Duration::from_millis(20) };
+
+/// How much a stock leaves the processors to executions.
+#[derive(Clone, Copy)]
+struct Pace {
+    patience: Duration,
+    look: Duration,
+    calm: Duration,
+}
 /// After something could not be made, the first pause; each is twice the one before, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -118,7 +128,14 @@ impl Warm {
     /// A stand for an execution without a session: with the language's interpreter where it can start `ahead`, otherwise without.
     pub async fn take(&self, language: Language, ahead: bool) -> Option<Stand> {
         let stock = if ahead { self.stock_of(language) } else { &self.sandboxes };
-        stock.take(|stand| stand.body.is_waiting()).await
+        // To start a process takes longer than to run without.
+        let waits = !ahead || language == Language::Shell || (language == Language::Python && self.has_zygote());
+        stock.take(|stand| stand.body.is_waiting(), waits).await
+    }
+
+    fn pace(&self, language: Language) -> Pace {
+        let starts = language == Language::Javascript || (language == Language::Python && !self.has_zygote());
+        if starts { START_PACE } else { FORK_PACE }
     }
 
     /// Whether a stand made ahead can be given these limits.
@@ -177,11 +194,18 @@ impl Warm {
         self.set_zygote(None);
     }
 
-    /// Until there is a processor that no execution wants, or it has been waited long enough.
-    async fn calm(&self) {
+    /// Until executions leave a processor to it, or it has been waited long enough.
+    async fn calm(&self, pace: Pace) {
         let came = Instant::now();
-        while self.running.load(Ordering::Relaxed) >= self.processors && came.elapsed() < PATIENCE {
-            tokio::time::sleep(LOOK).await;
+        let busy_at = if pace.calm.is_zero() { self.processors } else { 1 };
+        let mut calm_since = Instant::now();
+        while came.elapsed() < pace.patience {
+            if self.running.load(Ordering::Relaxed) >= busy_at {
+                calm_since = Instant::now();
+            } else if calm_since.elapsed() >= pace.calm {
+                return;
+            }
+            tokio::time::sleep(pace.look).await;
         }
     }
 }
@@ -225,7 +249,7 @@ impl Executor {
         let fill = async {
             loop {
                 stock.lacking().await;
-                self.warm.calm().await;
+                self.warm.calm(self.warm.pace(language)).await;
                 let Some(making) = stock.begin() else { continue };
                 match self.stand(language).await {
                     Ok(stand) => {

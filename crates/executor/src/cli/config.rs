@@ -73,6 +73,9 @@ mod tests {
         PYTHON_PATH               = (none)       # default
         NODE_PATH_BIN             = (none)       # default
         SHELL_PATH                = (none)       # default
+        WARM_PYTHON               = auto         # default
+        WARM_NODE                 = auto         # default
+        WARM_PYTHON_IMPORTS       = asyncio,base64,collections,contextlib,copy,csv,dataclasses,datetime,decimal,enum,functools,hashlib,inspect,io,itertools,json,linecache,math,pathlib,random,re,shutil,statistics,string,subprocess,tempfile,textwrap,threading,time,traceback,typing,urllib.parse,uuid   # default
         LOG_LEVEL                 = INFO         # default
         LOG_FORMAT                = text         # default
         LOG_FILE                  = (none)       # default

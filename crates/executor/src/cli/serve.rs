@@ -271,8 +271,8 @@ fn ahead(config: &Config) -> warm::Settings {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mebibyte = 1024 * 1024;
     warm::Settings {
-        python: config.warm_python.unwrap_or((2 * processors).min(MOST_WARM)),
-        node: config.warm_node.unwrap_or(processors.min(MOST_WARM / 2)),
+        python: config.warm_python.0.unwrap_or((2 * processors).min(MOST_WARM)),
+        node: config.warm_node.0.unwrap_or(processors.min(MOST_WARM / 2)),
         imports: config.warm_python_imports.clone(),
         limits: Some(Limits {
             timeout: config.max_execution_time,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use super::setting::Count;
 use super::Secret;
 
 type Parse<T> = Box<dyn Fn(&str) -> Option<T>>;
@@ -120,6 +121,16 @@ pub fn origins() -> Rule<Vec<String>> {
 pub fn hosts() -> Rule<Vec<String>> {
     let allowed = "host names or addresses without ports, IPv6 in [brackets], several separated by commas";
     Rule::new(allowed, |text| list(text, host_name).filter(|hosts| !hosts.is_empty()))
+}
+
+/// A number, or `auto`.
+pub fn count_or_auto(most: usize) -> Rule<Count> {
+    Rule::new(format!("a whole number from 0 to {most}, or auto"), move |text| {
+        if text.eq_ignore_ascii_case("auto") {
+            return Some(Count(None));
+        }
+        text.parse().ok().filter(|count| *count <= most).map(|count| Count(Some(count)))
+    })
 }
 
 /// Names of Python modules, separated by commas.

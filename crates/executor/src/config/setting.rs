@@ -139,6 +139,17 @@ impl Value for Duration {
     }
 }
 
+/// How many of something, or as many as suit the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count(pub Option<usize>);
+
+impl Value for Count {
+    const SHAPE: Shape = Shape::Number;
+    fn show(&self) -> String {
+        self.0.map_or("auto".to_owned(), |count| count.to_string())
+    }
+}
+
 impl Value for PathBuf {
     const SHAPE: Shape = Shape::Text;
     fn show(&self) -> String {

@@ -372,6 +372,7 @@ fn documented() -> String {
         }
         let _ = writeln!(text, "# Allowed: {}. Flag: --{}", (setting.allowed)(), setting.flag());
         let value = match setting.shape {
+            Shape::Number if setting.default.parse::<f64>().is_err() => format!("{:?}", setting.default),
             Shape::Number | Shape::Switch => setting.default.to_owned(),
             Shape::List if setting.default.is_empty() => "[]".to_owned(),
             _ => format!("{:?}", setting.default),
@@ -445,6 +446,9 @@ fn the_defaults_are_those_of_the_documentation() {
     PYTHON_PATH=
     NODE_PATH_BIN=
     SHELL_PATH=
+    WARM_PYTHON=auto
+    WARM_NODE=auto
+    WARM_PYTHON_IMPORTS=asyncio,base64,collections,contextlib,copy,csv,dataclasses,datetime,decimal,enum,functools,hashlib,inspect,io,itertools,json,linecache,math,pathlib,random,re,shutil,statistics,string,subprocess,tempfile,textwrap,threading,time,traceback,typing,urllib.parse,uuid
     LOG_LEVEL=INFO
     LOG_FORMAT=text
     LOG_FILE=

@@ -1,7 +1,8 @@
 //! A bounded stock of things that take a while to make, made ahead of demand.
 //!
 //! How many are kept follows demand: each time somebody comes and there is none, one more is wanted, up to a bound; what lay
-//! unused for a while is wanted no more. Who comes while one is being made for nobody waits for that one.
+//! unused for a while is wanted no more. Where making one takes no longer than coming back for it, who comes while one is being made
+//! for nobody waits for that one.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,8 +56,9 @@ impl<T> Pool<T> {
         self.lock().idle.len()
     }
 
-    /// The oldest that passes the test, or the next that is made if one is being made for nobody else; the others are dropped.
-    pub async fn take(&self, fit: impl Fn(&T) -> bool) -> Option<T> {
+    /// The oldest that passes the test; the others are dropped. If there is none, and `waits`, the next that is made if one is being
+    /// made for nobody else.
+    pub async fn take(&self, fit: impl Fn(&T) -> bool, waits: bool) -> Option<T> {
         if !self.is_kept() {
             return None;
         }
@@ -74,7 +76,7 @@ impl<T> Pool<T> {
                 Some(item) => Ok(item),
                 None => {
                     state.wanted = (state.wanted + 1).min(self.most);
-                    let free = state.making > state.waiting.len();
+                    let free = waits && state.making > state.waiting.len();
                     Err(free.then(|| {
                         let (give, get) = oneshot::channel();
                         state.waiting.push_back(give);
@@ -193,7 +195,7 @@ mod tests {
     async fn an_empty_pool_gives_nothing_and_wants_more_up_to_its_bound() {
         let pool = Pool::new(3);
         for _ in 0..5 {
-            assert_eq!(pool.take(|_| true).await, None::<u32>);
+            assert_eq!(pool.take(|_| true, true).await, None::<u32>);
         }
         for number in 0..3 {
             pool.lacking().await;
@@ -201,7 +203,7 @@ mod tests {
         }
         assert!(pool.begin().is_none());
         assert!(tokio::time::timeout(Duration::from_millis(50), pool.lacking()).await.is_err());
-        assert_eq!(pool.take(|number| *number > 0).await, Some(1));
+        assert_eq!(pool.take(|number| *number > 0, true).await, Some(1));
         assert_eq!(pool.idle(), 1);
     }
 
@@ -209,10 +211,10 @@ mod tests {
     async fn who_comes_while_one_is_made_waits_for_it() {
         let pool = Pool::new(1);
         let making = pool.begin().unwrap();
-        let (taken, ()) = tokio::join!(pool.take(|_| true), async { making.done(7) });
+        let (taken, ()) = tokio::join!(pool.take(|_| true, true), async { making.done(7) });
         assert_eq!(taken, Some(7));
         let making = pool.begin().unwrap();
-        let (taken, ()) = tokio::join!(pool.take(|_| true), async { drop(making) });
+        let (taken, ()) = tokio::join!(pool.take(|_| true, true), async { drop(making) });
         assert_eq!(taken, None);
     }
 
@@ -222,8 +224,8 @@ mod tests {
         let making = pool.begin().unwrap();
         pool.close();
         making.done(7);
-        assert_eq!((pool.idle(), pool.take(|_| true).await), (0, None));
+        assert_eq!((pool.idle(), pool.take(|_| true, true).await), (0, None));
         let none = Pool::<u32>::new(0);
-        assert!(!none.is_kept() && none.take(|_| true).await.is_none());
+        assert!(!none.is_kept() && none.take(|_| true, true).await.is_none());
     }
 }
