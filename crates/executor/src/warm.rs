@@ -21,7 +21,8 @@ pub const FILES_BYTES: u64 = 8 * 1024 * 1024;
 /// Forks after which a zygote is replaced: what they share (hash seed, address layout) does not stay for ever.
 const ZYGOTE_FORKS: usize = 2_000;
 /// How long a stock of forks waits for an idle processor before it adds one all the same, and how often it looks.
-const FORK_PACE: Pace = Pace { patience: Duration::from_millis(100), look: Duration::from_millis(2), calm: Duration::ZERO };
+const FORK_PACE: Pace =
+    Pace { patience: Duration::from_millis(100), look: Duration::from_millis(2), calm: Duration::ZERO };
 /// The same for one of processes that are started, which takes as long as many executions: not before all processors have been idle
 /// for a moment.
 const START_PACE: Pace =

@@ -194,7 +194,9 @@ async fn ready(
 ) -> Result<(rustix::process::Pid, Vec<String>, Option<Namespaces>), SandboxError> {
     match control.receive::<Report>().await {
         Ok(Some(packet)) => match (packet.message, packet.pid) {
-            (Report::Ready(lacks), Some(pid)) => Ok((pid, lacks, Namespaces::received(packet.fds))),
+            (Report::Ready { lacks, namespaces }, Some(pid)) => {
+                Ok((pid, lacks, Namespaces::received(&namespaces, packet.fds)))
+            }
             (Report::Failed(failure), _) => Err(failure.into_error(Stage::Namespaces, plan)),
             _ => Err(SandboxError::new(Stage::Namespaces, "unexpected message from the sandbox")),
         },

@@ -176,8 +176,7 @@ impl Prepared {
         let entrances = entrances.map_err(|error| SandboxError::io(Stage::Limits, "opening the cgroup", error))?;
         let (door, knocking) = channel::pair().map_err(no_order)?;
         rustix::net::sockopt::set_socket_passcred(&door, true).map_err(|error| no_order(error.into()))?;
-        let adopt = Order::Adopt { access: self.access.clone(), watched: self.watched() };
-        self.control.send(&adopt, &[door.as_fd()]).await.map_err(no_order)?;
+        self.control.send(&Order::Adopt(self.watched()), &[door.as_fd()]).await.map_err(no_order)?;
         let standard: Vec<OwnedFd> = [stdin].into_iter().chain(ends).chain(descriptors).collect();
         let place = Placement {
             namespaces,
@@ -381,7 +380,7 @@ impl Prepared {
         match report.map(|packet| packet.map(|packet| packet.message)) {
             Ok(Some(Report::Ended(ended))) => Ok(ended),
             Ok(Some(Report::Failed(failure))) => Err(failure.into_error(Stage::Program, None)),
-            Ok(Some(Report::Ready(_)) | None) => {
+            Ok(Some(Report::Ready { .. }) | None) => {
                 Err(SandboxError::new(Stage::Supervise, "the sandbox's first process ended unexpectedly"))
             }
             Err(error) => Err(SandboxError::io(Stage::Supervise, "the sandbox's first process is out of reach", error)),

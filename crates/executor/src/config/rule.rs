@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::setting::Count;
 use super::Secret;
+use super::setting::Count;
 
 type Parse<T> = Box<dyn Fn(&str) -> Option<T>>;
 

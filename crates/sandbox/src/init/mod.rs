@@ -23,6 +23,7 @@ use crate::limits::Rlimits;
 use crate::outcome::FullFolder;
 use crate::sys::{self, Reaped};
 use proc::Proc;
+pub(crate) use program::ruleset;
 use sampler::Sampler;
 use tree::Tree;
 
@@ -46,12 +47,7 @@ pub enum Order {
     /// files, then the ways into its cgroup.
     Start,
     /// A zygote forks the program. Descriptor: the init's end of the door by which it comes.
-    Adopt {
-        /// What it is to be restricted to.
-        access: Option<Access>,
-        /// How to watch over it.
-        watched: Watched,
-    },
+    Adopt(Watched),
     /// The program, which was started ahead, has come to where it waits for its request: what it used so far does not count.
     Ahead,
     /// Kill everything.
@@ -61,9 +57,13 @@ pub enum Order {
 /// What an init tells the service.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The sandbox stands; what it has to do without, as sentences. Descriptors: its namespaces, where a zygote can enter them, as
-    /// [`crate::zygote::Namespaces`] has them.
-    Ready(Vec<String>),
+    /// The sandbox stands. Descriptors: its namespaces, where a zygote can enter them.
+    Ready {
+        /// What it has to do without, as sentences.
+        lacks: Vec<String>,
+        /// Names of the descriptors, see [`crate::zygote::Namespaces`].
+        namespaces: Vec<String>,
+    },
     /// A step failed; the program did not run.
     Failed(Failure),
     /// The program has ended and nothing else is alive.
@@ -162,7 +162,7 @@ pub struct Stand {
     /// The `/proc` outside where it has none of its own.
     pub outer_proc: Option<OwnedFd>,
     /// Its namespaces, for a zygote.
-    pub namespaces: Vec<OwnedFd>,
+    pub namespaces: Vec<(&'static str, OwnedFd)>,
 }
 
 /// The same in a process that was made to be one.
@@ -189,8 +189,9 @@ fn serve(control: &OwnedFd, stand: Stand) -> Result<(), Failure> {
         .map_err(|error| Failure::new("parent-death-signal", error))?;
     let children = sys::child_signal_fd().map_err(|error| Failure::new("signals", error))?;
     let lost = |error| Failure::new("control", error);
-    let namespaces: Vec<_> = stand.namespaces.iter().map(AsFd::as_fd).collect();
-    channel::send(control.as_fd(), &Report::Ready(stand.lacks), &namespaces).map_err(lost)?;
+    let (names, fds): (Vec<_>, Vec<_>) =
+        stand.namespaces.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_fd())).unzip();
+    channel::send(control.as_fd(), &Report::Ready { lacks: stand.lacks, namespaces: names }, &fds).map_err(lost)?;
     drop(stand.namespaces);
 
     // A channel that ends here is a service that went away or wants this sandbox no more.
@@ -198,7 +199,7 @@ fn serve(control: &OwnedFd, stand: Stand) -> Result<(), Failure> {
     let mut io_before = storage_io(io_counters.as_ref());
     let (program, watched) = match packet.message {
         Order::Start => program::start(control, packet.fds)?,
-        Order::Adopt { access, watched } => match program::adopt(control, access.as_ref(), packet.fds)? {
+        Order::Adopt(watched) => match program::adopt(control, packet.fds)? {
             Some(program) => (program, watched),
             None => return Ok(()),
         },

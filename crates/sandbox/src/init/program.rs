@@ -48,15 +48,12 @@ pub fn start(control: &OwnedFd, mut fds: Vec<OwnedFd>) -> Result<(i32, Watched),
     }
 }
 
-/// Gives the way in to a program that a zygote forks, and waits until it is there under every restriction: its pid as the init sees
-/// it, which the kernel puts beside what it says (unix(7), SCM_CREDENTIALS). `None` when the service wants it no more.
-pub fn adopt(control: &OwnedFd, access: Option<&Access>, fds: Vec<OwnedFd>) -> Result<Option<i32>, Failure> {
+/// Waits until a program that a zygote forks is there under every restriction: its pid as the init sees it, which the kernel puts
+/// beside what it says (unix(7), SCM_CREDENTIALS). `None` when the service wants it no more.
+pub fn adopt(control: &OwnedFd, fds: Vec<OwnedFd>) -> Result<Option<i32>, Failure> {
     let protocol = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
     let door = fds.into_iter().next().ok_or_else(protocol)?;
-    let ruleset = access.map(|access| landlock::ruleset(&rules(access))).transpose();
-    let ruleset = ruleset.map_err(|error| Failure::new("landlock", errno_of(&error)))?.flatten();
     let fail = |error| Failure::new("zygote", error);
-    channel::send(door.as_fd(), &(), ruleset.as_ref().map(AsFd::as_fd).as_slice()).map_err(fail)?;
     loop {
         let mut waiting = [PollFd::new(&door, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
         rustix::event::poll(&mut waiting, None).ok();
@@ -135,6 +132,11 @@ fn enter(folder: &Path, workspace: &Path) -> io::Result<()> {
 
 fn errno_of(error: &landlock::LandlockError) -> io::Error {
     io::Error::from_raw_os_error(error.errno().unwrap_or(libc::EIO))
+}
+
+/// The rules as a descriptor, for who restricts itself later; `None` where the kernel has no Landlock.
+pub(crate) fn ruleset(access: &Access) -> Result<Option<OwnedFd>, Failure> {
+    landlock::ruleset(&rules(access)).map_err(|error| Failure::new("landlock", errno_of(&error)))
 }
 
 fn rules(access: &Access) -> landlock::Rules {

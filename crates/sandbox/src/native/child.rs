@@ -100,7 +100,7 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     let mut namespaces = Vec::new();
     // The one that owns the others, where that is not the service's own.
     if seed.takes_forks && seed.identity.is_none() {
-        namespaces.push(namespace(&host_proc, "user").map_err(fail("open-namespaces"))?);
+        namespaces.push((Namespaces::OWNER, namespace(&host_proc, "user").map_err(fail("open-namespaces"))?));
     }
     sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
     map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
@@ -112,9 +112,10 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
     drop(tree.proc);
     if seed.takes_forks {
-        for name in &Namespaces::NAMES[1..] {
-            namespaces.push(namespace(&host_proc, name).map_err(fail("open-namespaces"))?);
+        for name in Namespaces::NAMES {
+            namespaces.push((name, namespace(&host_proc, name).map_err(fail("open-namespaces"))?));
         }
+        namespaces.extend(init::ruleset(&seed.plan.access)?.map(|rules| (Namespaces::RULESET, rules)));
     }
     let (control, namespaces, outer_proc) =
         keep_only(seed.control, seed.stderr, namespaces, (!tree.has_proc).then_some(host_proc))
@@ -177,15 +178,16 @@ fn give_up_capabilities() -> rustix::io::Result<()> {
 fn keep_only(
     control: &OwnedFd,
     stderr: &OwnedFd,
-    namespaces: Vec<OwnedFd>,
+    namespaces: Vec<(&'static str, OwnedFd)>,
     outer_proc: Option<OwnedFd>,
-) -> io::Result<(OwnedFd, Vec<OwnedFd>, Option<OwnedFd>)> {
+) -> io::Result<(OwnedFd, Vec<(&'static str, OwnedFd)>, Option<OwnedFd>)> {
     let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
     let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD);
     let first = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd()];
-    let wanted = first.into_iter().chain(namespaces.iter().chain(&outer_proc).map(AsFd::as_fd));
+    let others = namespaces.iter().map(|(_, fd)| fd).chain(&outer_proc).map(AsFd::as_fd);
+    let wanted = first.into_iter().chain(others);
     let kept = wanted.map(high).collect::<rustix::io::Result<Vec<OwnedFd>>>()?;
-    let has_proc = outer_proc.is_some();
+    let (has_proc, names) = (outer_proc.is_some(), namespaces.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     // Not later: their numbers are about to be others'.
     drop((null, namespaces, outer_proc));
     for (number, fd) in kept.iter().enumerate() {
@@ -203,5 +205,5 @@ fn keep_only(
     }
     let outer_proc = if has_proc { kept.pop() } else { None };
     let control = kept.remove(0);
-    Ok((control, kept, outer_proc))
+    Ok((control, names.into_iter().zip(kept).collect(), outer_proc))
 }

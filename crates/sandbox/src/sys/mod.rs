@@ -5,6 +5,8 @@
 //! the child runs ordinary code, which is sound only when no other thread can hold a lock (fork(2)).
 
 #[cfg(target_os = "linux")]
+pub mod calls;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;

@@ -11,13 +11,12 @@
 //! of its children). The service sends a [`Setup`], and it answers with a [`Ready`]. Each packet after that is an [`Order`] with
 //! descriptors beside it, in the order of [`Order::fds`]. For each it forks a process that
 //!
-//! 1. is in the sandbox's pid namespace and a child of the sandbox's init: a fork whose parent, itself in that namespace, is
-//!    gone (pid_namespaces(7));
-//! 2. receives one packet at its end of the *door*, with the Landlock rules to restrict itself by, if there are any;
-//! 3. enters the cgroup by writing `0` to each entrance;
-//! 4. carries the steps out, in order;
-//! 5. sends `{"Ok":null}` through the door, or `{"Err":{"stage":…,"index":…,"errno":…}}` and ends;
-//! 6. says [`crate::pipes::AHEAD`] on descriptor 3 and waits for its request on descriptor 4.
+//! 1. carries the steps out, in order, by the machine code of [`crate::sys::calls`]: it becomes a child of the sandbox's init, as
+//!    a fork does whose parent, itself in that pid namespace, is gone (pid_namespaces(7)), enters the sandbox, and gives up
+//!    everything;
+//! 2. thereby has sent `{"Ok":null}` through the *door*, by which the init knows it; or sends there
+//!    `{"Err":{"stage":…,"index":…,"errno":…}}` and ends;
+//! 3. says [`crate::pipes::AHEAD`] on descriptor 3 and waits for its request on descriptor 4.
 
 pub(crate) mod steps;
 
@@ -66,9 +65,11 @@ pub struct Recipe {
 #[derive(Debug, Serialize)]
 struct Setup<'a> {
     arguments: &'a [String],
-    /// Before the fork, where it has to be there that the sandbox's user namespaces are entered (its own user is the service's).
-    first: Vec<Step>,
+    /// What carries a list of system calls out.
+    code: &'a [u8],
     steps: Vec<Step>,
+    /// Whether it enters a pid namespace itself before it forks, and comes back.
+    enters_pids: bool,
 }
 
 /// The answer.
@@ -88,25 +89,30 @@ struct Order {
     rlimits: Vec<(u32, Vec<u64>)>,
 }
 
-/// The namespaces of a sandbox, as descriptors (namespaces(7)).
+/// The namespaces of a sandbox, as descriptors (namespaces(7)), and its Landlock rules, if there are any.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
-    /// In the order of [`Self::NAMES`]; the first is missing where the service is root.
-    fds: Vec<OwnedFd>,
+    fds: Vec<(&'static str, OwnedFd)>,
 }
 
 impl Namespaces {
-    /// `owner` is the user namespace that owns the others, and `user` the program's own.
-    pub const NAMES: [&'static str; 8] = ["owner", "user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
+    /// Of what belongs to every sandbox, by the names in `/proc/self/ns`; `user` is the program's own.
+    pub const NAMES: [&'static str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
+    /// The user namespace that owns the others, where that is not the service's own.
+    pub const OWNER: &'static str = "owner";
+    /// The rules.
+    pub const RULESET: &'static str = "ruleset";
 
-    /// As they came beside an init's word.
-    pub fn received(fds: Vec<OwnedFd>) -> Option<Self> {
-        (fds.len() + 1 >= Self::NAMES.len()).then_some(Self { fds })
+    /// As they came beside an init's word, which names them.
+    pub fn received(names: &[String], fds: Vec<OwnedFd>) -> Option<Self> {
+        let known = || Self::NAMES.into_iter().chain([Self::OWNER, Self::RULESET]);
+        let names: Option<Vec<&'static str>> = names.iter().map(|name| known().find(|each| each == name)).collect();
+        let names = names.filter(|names| !names.is_empty() && names.len() == fds.len())?;
+        Some(Self { fds: names.into_iter().zip(fds).collect() })
     }
 
     fn named(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
-        let names = &Self::NAMES[Self::NAMES.len().saturating_sub(self.fds.len())..];
-        names.iter().map(|name| (*name).to_owned()).zip(self.fds.iter().map(AsFd::as_fd))
+        self.fds.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_fd()))
     }
 }
 
@@ -118,6 +124,10 @@ pub(crate) struct Placement<'a> {
     /// What become 0, 1, 2, ….
     pub descriptors: &'a [OwnedFd],
     pub rlimits: Rlimits,
+}
+
+fn no_code() -> SandboxError {
+    SandboxError::new(Stage::Launch, "forks can't enter sandboxes on this kind of processor")
 }
 
 /// A running zygote. Cheap to clone; with the last its channel ends, and it leaves when it has done what was ordered.
@@ -168,8 +178,9 @@ impl Zygote {
         let is_root = identity.is_some();
         let setup = Setup {
             arguments: &recipe.arguments,
-            first: if is_root { Vec::new() } else { steps::enter_owner() },
+            code: crate::sys::calls::code().ok_or_else(no_code)?,
             steps: steps::all(is_root, seccomp::native()),
+            enters_pids: is_root,
         };
         match tokio::time::timeout(recipe.ready_within, process.set_up(&setup)).await {
             Ok(Ok(lacks)) => Ok((Self(Arc::new(process)), lacks)),
