@@ -113,7 +113,16 @@ fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> 
         file_size_bytes: 100 << 20,
         output_bytes: 1 << 20,
     };
-    Policy { name, identity, workspace, read_only: Vec::new(), files_bytes: 1 << 20, takes_forks: false, limits }
+    Policy {
+        name,
+        identity,
+        workspace,
+        read_only: Vec::new(),
+        files_bytes: 1 << 20,
+        takes_forks: false,
+        walls: None,
+        limits,
+    }
 }
 
 /// How long it took around the program, and in all.

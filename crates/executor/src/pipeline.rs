@@ -13,6 +13,7 @@ use sandbox::error::{SandboxError, Stage};
 use sandbox::outcome::{Captured, Outcome};
 use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
+use sandbox::zygote::Walls;
 use sandbox::{Isolation, Prepared, Remains};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -51,6 +52,16 @@ pub struct Executor {
     pub lacks: OnceLock<Vec<String>>,
     /// Held while it is being proved that sandboxes stand up.
     pub proving: tokio::sync::Mutex<()>,
+}
+
+/// Where a request is run.
+pub enum Place {
+    /// In a workspace of its own.
+    Own,
+    /// In that of its session.
+    Session,
+    /// In this one.
+    Given(Workspace),
 }
 
 /// How the isolation was chosen.
@@ -126,11 +137,8 @@ impl Executor {
     /// # Errors
     /// When it did not run; how its program ended is in the answer.
     pub async fn execute(&self, request: ExecuteRequest, waited: Duration) -> Result<Answer, Failed> {
-        let workspace = match &request.session_id {
-            Some(session_id) => Some(self.workspaces.session(session_id).map_err(Failed::Workspace)?),
-            None => None,
-        };
-        self.execute_in(workspace, request, waited, None).await
+        let place = if request.session_id.is_some() { Place::Session } else { Place::Own };
+        self.execute_in(place, request, waited, None).await
     }
 
     /// Runs a request that nobody sent: without a line in the log.
@@ -138,16 +146,16 @@ impl Executor {
     /// # Errors
     /// As [`Self::execute`].
     pub async fn execute_quietly(&self, request: ExecuteRequest) -> Result<Answer, Failed> {
-        self.run(None, request, Duration::ZERO, None).await
+        self.run(Place::Own, request, Duration::ZERO, None).await
     }
 
-    /// Runs a request in this workspace, or in one of its own; `live` gets output as it comes.
+    /// Runs a request in this place; `live` gets output as it comes.
     ///
     /// # Errors
     /// As [`Self::execute`].
     pub async fn execute_in(
         &self,
-        workspace: Option<Workspace>,
+        place: Place,
         request: ExecuteRequest,
         waited: Duration,
         live: Option<mpsc::Sender<Chunk>>,
@@ -161,7 +169,7 @@ impl Executor {
             language,
             "Starting execution: {id} (language: {language}, session: {session}{unisolated})"
         );
-        let answer = self.run(workspace, request, waited, live).await;
+        let answer = self.run(place, request, waited, live).await;
         if let Ok(answer) = &answer {
             log_end(&id, &session, answer, timeout);
         }
@@ -170,7 +178,7 @@ impl Executor {
 
     async fn run(
         &self,
-        workspace: Option<Workspace>,
+        place: Place,
         request: ExecuteRequest,
         waited: Duration,
         live: Option<mpsc::Sender<Chunk>>,
@@ -182,9 +190,20 @@ impl Executor {
         let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
         let ahead =
             suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
-        let stand = match workspace {
-            Some(workspace) => self.new_stand(workspace, &request, &limits).await?,
-            None => self.private_stand(&request, &limits, suits, ahead).await?,
+        let mut visit = None;
+        let stand = match place {
+            Place::Own => self.private_stand(&request, &limits, suits, ahead).await?,
+            Place::Given(workspace) => self.new_stand(workspace, &request, &limits, None).await?,
+            Place::Session => {
+                let session_id = request.session_id.as_deref().unwrap_or_default();
+                let workspace = self.workspaces.session(session_id).map_err(Failed::Workspace)?;
+                let visit = visit.insert(self.warm.sessions.enter(session_id));
+                let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
+                match if fits { visit.stand(request.language, &workspace).await } else { None } {
+                    Some(stand) => stand,
+                    None => self.new_stand(workspace, &request, &limits, visit.walls.take()).await?,
+                }
+            }
         };
         let Stand { workspace, body } = stand;
         let request = Arc::new(request);
@@ -199,16 +218,19 @@ impl Executor {
             Some(waiting) => self.run_ahead(waiting, &request, &limits, came, live.clone()).await?,
             None => None,
         };
-        let (outcome, remains, startup) = match ran {
+        let (outcome, mut remains, startup) = match ran {
             Some(ran) => ran,
             None => {
                 let prepared = match prepared {
                     Some(prepared) => prepared,
-                    None => self.new_sandbox(&workspace, &request, &limits).await?,
+                    None => self.new_sandbox(&workspace, &request, &limits, None).await?,
                 };
                 self.run_cold(prepared, &request, &interpreter, &limits, came, live).await?
             }
         };
+        if let Some(visit) = visit {
+            visit.leave(request.language, remains.take_walls());
+        }
         if let Ok(mut last) = self.last_sandbox.lock() {
             *last = Some(Instant::now());
         }
@@ -268,7 +290,7 @@ impl Executor {
             return Ok(stand);
         }
         let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
-        self.new_stand(workspace, request, limits).await
+        self.new_stand(workspace, request, limits, None).await
     }
 
     /// One with this workspace.
@@ -277,8 +299,9 @@ impl Executor {
         workspace: Workspace,
         request: &ExecuteRequest,
         limits: &Limits,
+        walls: Option<Arc<Walls>>,
     ) -> Result<Stand, Failed> {
-        let body = Body::Sandbox(self.new_sandbox(&workspace, request, limits).await?);
+        let body = Body::Sandbox(self.new_sandbox(&workspace, request, limits, walls).await?);
         Ok(Stand { workspace, body })
     }
 
@@ -287,8 +310,9 @@ impl Executor {
         workspace: &Workspace,
         request: &ExecuteRequest,
         limits: &Limits,
+        walls: Option<Arc<Walls>>,
     ) -> Result<Prepared, Failed> {
-        let policy = self.policy(workspace, files_bytes(request), limits.clone());
+        let policy = self.policy(workspace, files_bytes(request), limits.clone(), walls);
         let prepared = self.isolation.prepare(&self.ground, &policy).await?;
         self.lacks.get_or_init(|| prepared.lacks());
         Ok(prepared)

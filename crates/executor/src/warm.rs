@@ -3,6 +3,8 @@
 //! A stand serves one execution and goes with it. Stocks are bounded ([`runtime::warm::Pool`]) and are filled while the
 //! processors have nothing better to do. Where there is none, an execution makes its own: it is late then, but never refused.
 
+mod sessions;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,9 +12,11 @@ use std::time::{Duration, Instant};
 use runtime::warm::{Pool, Waiting};
 use runtime::{Interpreter, Language};
 use sandbox::policy::{Identity, Limits, Policy};
-use sandbox::zygote::Zygote;
+use sandbox::zygote::{Walls, Zygote};
 use sandbox::{Isolation, Prepared};
+use tokio::sync::mpsc;
 
+use self::sessions::Sessions;
 use crate::pipeline::{Executor, Failed};
 use crate::workspace::Workspace;
 
@@ -35,6 +39,8 @@ struct Pace {
     look: Duration,
     calm: Duration,
 }
+/// How often what was kept for sessions is looked through when nothing else happens.
+const SETTLE: Duration = Duration::from_secs(15);
 /// After something could not be made, the first pause; each is twice the one before, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -87,6 +93,9 @@ pub struct Warm {
     sandboxes: Pool<Stand>,
     zygote: Mutex<Option<Forking>>,
     zygote_wanted: tokio::sync::Notify,
+    /// What is kept for sessions.
+    pub sessions: Sessions,
+    sessions_going_on: Mutex<Option<mpsc::Receiver<(String, Language)>>>,
     running: AtomicUsize,
     processors: usize,
 }
@@ -99,7 +108,10 @@ struct Forking {
 impl Warm {
     /// Empty stocks; they fill once [`Executor::keep_warm`] runs.
     pub fn new(settings: Settings) -> Self {
+        let (sessions, going_on) = Sessions::new(settings.python.max(settings.node));
         Self {
+            sessions,
+            sessions_going_on: Mutex::new(Some(going_on)),
             python: Pool::new(settings.python),
             node: Pool::new(settings.node),
             sandboxes: Pool::new(settings.python.max(settings.node)),
@@ -129,14 +141,20 @@ impl Warm {
     /// A stand for an execution without a session: with the language's interpreter where it can start `ahead`, otherwise without.
     pub async fn take(&self, language: Language, ahead: bool) -> Option<Stand> {
         let stock = if ahead { self.stock_of(language) } else { &self.sandboxes };
-        // To start a process takes longer than to run without.
-        let waits = !ahead || language == Language::Shell || (language == Language::Python && self.has_zygote());
-        stock.take(|stand| stand.body.is_waiting(), waits).await
+        stock.take(|stand| stand.body.is_waiting(), !ahead || self.is_quick(language)).await
+    }
+
+    /// Whether a stand for this language takes less time than a run without one. To start a process ahead takes more.
+    fn is_quick(&self, language: Language) -> bool {
+        match language {
+            Language::Python => self.has_zygote(),
+            Language::Javascript => false,
+            Language::Shell => true,
+        }
     }
 
     fn pace(&self, language: Language) -> Pace {
-        let starts = language == Language::Javascript || (language == Language::Python && !self.has_zygote());
-        if starts { START_PACE } else { FORK_PACE }
+        if self.is_quick(language) { FORK_PACE } else { START_PACE }
     }
 
     /// Whether a stand made ahead can be given these limits.
@@ -192,6 +210,7 @@ impl Warm {
         for stock in [&self.python, &self.node, &self.sandboxes] {
             stock.close();
         }
+        self.sessions.close();
         self.set_zygote(None);
     }
 
@@ -230,6 +249,36 @@ impl Executor {
         }
         self.start_filling(Language::Javascript);
         self.start_filling(Language::Shell);
+        tokio::spawn(Arc::clone(self).keep_sessions());
+    }
+
+    /// Makes a stand for each session that goes on.
+    async fn keep_sessions(self: Arc<Self>) {
+        let going_on = self.warm.sessions_going_on.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut going_on) = going_on else { return };
+        let keep = async {
+            loop {
+                let Ok(next) = tokio::time::timeout(SETTLE, going_on.recv()).await else {
+                    self.warm.sessions.settle();
+                    continue;
+                };
+                let Some((session_id, language)) = next else { return };
+                self.warm.calm(self.warm.pace(language)).await;
+                let Some(walls) = self.warm.sessions.prepare(&session_id, self.warm.is_quick(language)) else {
+                    continue;
+                };
+                let workspace = self.workspaces.session(&session_id);
+                let stand = async { self.stand_in(workspace.map_err(Failed::Workspace)?, language, walls).await }.await;
+                if let Err(error) = &stand {
+                    tracing::debug!("Nothing could be made ahead for a session: {error}");
+                }
+                self.warm.sessions.put(&session_id, stand.ok().map(|stand| (language, stand)));
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     fn start_filling(self: &Arc<Self>, language: Language) {
@@ -275,12 +324,20 @@ impl Executor {
 
     /// One for an execution without a session that is not there yet.
     async fn stand(&self, language: Language) -> Result<Stand, Failed> {
-        let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
+        self.stand_in(self.workspaces.private().map_err(Failed::Workspace)?, language, None).await
+    }
+
+    async fn stand_in(
+        &self,
+        workspace: Workspace,
+        language: Language,
+        walls: Option<Arc<Walls>>,
+    ) -> Result<Stand, Failed> {
         let Some(limits) = self.warm.limits.clone() else {
             return Err(Failed::Language("nothing is made ahead".into()));
         };
         let prepared =
-            self.isolation.prepare(&self.ground, &self.policy(&workspace, FILES_BYTES, limits.clone())).await?;
+            self.isolation.prepare(&self.ground, &self.policy(&workspace, FILES_BYTES, limits.clone(), walls)).await?;
         self.lacks.get_or_init(|| prepared.lacks());
         if language == Language::Shell {
             return Ok(Stand { workspace, body: Body::Sandbox(prepared) });
@@ -322,7 +379,7 @@ impl Executor {
     }
 
     /// What a sandbox with this workspace is made by.
-    pub fn policy(&self, workspace: &Workspace, files_bytes: u64, limits: Limits) -> Policy {
+    pub fn policy(&self, workspace: &Workspace, files_bytes: u64, limits: Limits, walls: Option<Arc<Walls>>) -> Policy {
         let folders =
             |found: &Result<Arc<Interpreter>, String>| found.iter().flat_map(|found| found.folders.clone()).collect();
         let mut read_only: Vec<_> = self.interpreters.values().flat_map(|found| -> Vec<_> { folders(found) }).collect();
@@ -335,6 +392,7 @@ impl Executor {
             read_only,
             files_bytes,
             takes_forks: self.warm.python.is_kept(),
+            walls,
             limits,
         }
     }

@@ -216,4 +216,40 @@ pub mod zygote {
     /// None.
     #[derive(Debug, Clone)]
     pub enum Zygote {}
+
+    /// None.
+    #[derive(Debug)]
+    pub enum Walls {}
+
+    /// As on Linux.
+    #[derive(Debug, Clone)]
+    #[allow(missing_docs)]
+    pub struct Recipe {
+        pub argv: Vec<String>,
+        pub env: Vec<(String, String)>,
+        pub source: String,
+        pub arguments: Vec<String>,
+        pub read_only: Vec<std::path::PathBuf>,
+        pub ready_within: std::time::Duration,
+    }
+
+    impl Zygote {
+        /// None.
+        ///
+        /// # Errors
+        /// Always.
+        pub async fn start(
+            _ground: &crate::prepare::Ground,
+            native: &crate::native::Native,
+            _recipe: &Recipe,
+            _identity: Option<crate::policy::Identity>,
+        ) -> Result<(Self, Vec<String>), crate::error::SandboxError> {
+            match *native {}
+        }
+
+        /// None.
+        pub fn last_word(&self) -> String {
+            match *self {}
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::program::{Layout, Program};
 #[cfg(target_os = "linux")]
 use crate::running;
 use crate::seatbelt::{self, Seatbelt};
-use crate::zygote::{Recipe, Zygote};
+use crate::zygote::{Recipe, Walls, Zygote};
 
 /// How executions are kept apart.
 #[derive(Debug, Clone)]
@@ -117,6 +117,17 @@ pub enum Remains {
     Standing(running::Remains),
     /// Folders.
     Seatbelt(seatbelt::Remains),
+}
+
+impl Remains {
+    /// What the next sandbox of the same session may be made with, once.
+    pub fn take_walls(&mut self) -> Option<Walls> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(remains) => remains.take_walls(),
+            Self::Seatbelt(_) => None,
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -45,7 +45,7 @@ pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 struct Welcome;
 
 /// What to start. Beside it travel, in this order: the pipe for its stderr, the opened workspace and `etc` as far as it says
-/// so, the cgroup to be born in if it says so, its end of the control channel; and for a program our executable and its data.
+/// so, the cgroup and the network namespace to be born in if it says so, its end of the control channel; and for a program our executable and its data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
     /// Number of the order; the answer bears it too.
@@ -58,6 +58,8 @@ pub struct Spawn {
     pub folders: usize,
     /// Whether a cgroup to be born in travels with it (version 2).
     pub cgroup: bool,
+    /// Whether a network namespace to be born in travels with it.
+    pub network: bool,
 }
 
 /// What becomes of the child.
@@ -133,6 +135,8 @@ pub struct SpawnFds<'a> {
     pub folders: &'a [BorrowedFd<'a>],
     /// The cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The network namespace to be born in.
+    pub network: Option<BorrowedFd<'a>>,
     /// Files it reads, from [`DATA_FD`] up.
     pub data: &'a [OwnedFd],
 }
@@ -199,6 +203,7 @@ impl Connection {
         let mut all = vec![fds.stderr];
         all.extend(fds.folders);
         all.extend(fds.cgroup);
+        all.extend(fds.network);
         all.push(fds.control);
         if let Body::Program { .. } = spawn.body {
             all.push(executable.as_fd());
@@ -317,6 +322,27 @@ impl Network {
         Ok(())
     }
 
+    /// For a child that is to be in this one.
+    fn hand_on(&mut self) -> io::Result<()> {
+        self.refresh()?;
+        self.is_fresh = false;
+        Ok(())
+    }
+
+    /// Goes to one that the next child is to be in, which is none of ours; gives the way back.
+    fn borrow(&mut self, lent: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+        let own = std::fs::File::open("/proc/self/ns/net")?.into();
+        sys::enter_network(lent.as_fd())?;
+        Ok(Some(own))
+    }
+
+    /// Back. Where that fails, the next child must not be where this process is then.
+    fn come_back(&mut self, own: &OwnedFd) {
+        if sys::enter_network(own.as_fd()).is_err() {
+            self.is_fresh = false;
+        }
+    }
+
     fn is_to_be_made(&self) -> bool {
         self.wanted && !self.is_fresh
     }
@@ -332,7 +358,8 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
     let malformed = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
     let [stderr, rest @ ..] = fds else { return Err(malformed()) };
     let (folders, rest) = rest.split_at_checked(spawn.folders).ok_or_else(malformed)?;
-    let (cgroup, placed) = rest.split_at_checked(usize::from(spawn.cgroup)).ok_or_else(malformed)?;
+    let (cgroup, rest) = rest.split_at_checked(usize::from(spawn.cgroup)).ok_or_else(malformed)?;
+    let (lent, placed) = rest.split_at_checked(usize::from(spawn.network)).ok_or_else(malformed)?;
     let control = placed.first().ok_or_else(malformed)?;
     match &spawn.body {
         Body::Program { argv, bind } => launch_program(|| {
@@ -350,10 +377,12 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
         }),
         Body::Init { plan, hide_processes, takes_forks } => {
             let [workspace, etc] = folders else { return Err(malformed()) };
-            if spawn.identity.is_some() {
-                network.refresh().map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
-                network.is_fresh = false;
-            }
+            let borrowed = match (spawn.identity, lent.first()) {
+                (None, _) => Ok(None),
+                (Some(_), Some(lent)) => network.borrow(lent),
+                (Some(_), None) => network.hand_on().map(|()| None),
+            };
+            let borrowed = borrowed.map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
             let launcher_ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             let seed = Seed {
                 plan,
@@ -366,7 +395,11 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
                 stderr,
                 control,
             };
-            launch_init(&seed, cgroup.first())
+            let launched = launch_init(&seed, cgroup.first());
+            if let Some(own) = borrowed {
+                network.come_back(&own);
+            }
+            launched
         }
     }
 }

@@ -293,6 +293,7 @@ pub(crate) mod tests {
             read_only: read_only.iter().map(PathBuf::from).collect(),
             files_bytes: 1_048_576,
             takes_forks: false,
+            walls: None,
             limits: Limits {
                 timeout: Duration::from_secs(1),
                 memory_bytes: 512 * 1024 * 1024,

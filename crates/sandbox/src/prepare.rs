@@ -94,18 +94,22 @@ pub(crate) async fn prepare(
         Body::Program { bind, .. } => &folders[..bind.len().min(folders.len())],
         Body::Init { .. } | Body::Zygote { .. } => &folders,
     };
+    let walls = policy.walls.as_ref().filter(|_| matches!(construction.body, Body::Init { .. }));
+    let network = walls.map(|walls| walls.network.as_fd());
     let spawn = Spawn {
         number: 0,
         body: construction.body,
         identity: launcher::ids(policy.identity),
         folders: folders.len(),
         cgroup: cgroup.folder().is_some(),
+        network: network.is_some(),
     };
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
         folders,
         cgroup: cgroup.folder(),
+        network,
         data: &construction.data,
     };
     let builder = ground.launcher()?.spawn(&spawn, fds).await?;

@@ -22,7 +22,7 @@ use crate::outcome::{End, Outcome, Usage};
 use crate::pipes::Pipes;
 use crate::policy::{Identity, Limits};
 pub use crate::program::{Layout, Program};
-use crate::zygote::{Namespaces, Placement, Zygote};
+use crate::zygote::{Namespaces, Placement, Walls, Zygote};
 
 /// How long an init has to kill and account for everything before it is killed itself.
 const KILL_GRACE: Duration = Duration::from_millis(80);
@@ -59,18 +59,24 @@ pub struct Remains {
     control: AsyncChannel,
     tree: ProcessTree,
     folders: Option<tempfile::TempDir>,
+    namespaces: Option<Namespaces>,
 }
 
 impl Remains {
+    /// What the next sandbox of the same session may be made with, once.
+    pub fn take_walls(&mut self) -> Option<Walls> {
+        self.namespaces.take()?.into_walls()
+    }
+
     /// Takes it apart and waits until that is done.
     ///
     /// # Errors
     /// When its end can't be waited for.
     pub async fn cleared(self) -> io::Result<()> {
-        let Self { cgroup, control, tree, folders } = self;
+        let Self { cgroup, control, tree, folders, namespaces } = self;
         tree.kill();
         tree.dead().await?;
-        drop((control, tree, folders));
+        drop((control, tree, folders, namespaces));
         // Nothing of it is alive, so there is nothing to wait for.
         cgroup.map_or(Ok(()), Cgroup::remove)
     }
@@ -335,7 +341,8 @@ impl Started {
         let full = ended.full;
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, full, duration };
         let cgroup = sandbox.cgroup.take();
-        Ok((outcome, Remains { cgroup, control: sandbox.control, tree: sandbox.tree, folders: sandbox.folders }))
+        let Prepared { control, tree, folders, namespaces, .. } = sandbox;
+        Ok((outcome, Remains { cgroup, control, tree, folders, namespaces }))
     }
 }
 

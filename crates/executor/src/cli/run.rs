@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::serve;
 use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::config::Config;
-use crate::pipeline::Answer;
+use crate::pipeline::{Answer, Place};
 use crate::state::State;
 use crate::warm;
 use crate::workspace::Workspace;
@@ -66,11 +66,11 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
     let mut config = config.clone();
     config.workspace_path = home.path().join("workspaces");
     let executor = serve::build(&config, &State::new_instance(), &warm::Settings::default()).await?;
-    let workspace = match &arguments.workspace {
+    let place = match &arguments.workspace {
         Some(folder) => {
-            Some(Workspace::of_caller(folder).with_context(|| format!("--workspace {}", folder.display()))?)
+            Place::Given(Workspace::of_caller(folder).with_context(|| format!("--workspace {}", folder.display()))?)
         }
-        None => None,
+        None => Place::Own,
     };
     let (sender, receiver) = mpsc::channel(16);
     let printer = tokio::spawn(print(receiver));
@@ -84,7 +84,7 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
         }
         stop.cancel();
     });
-    let answer = executor.execute_in(workspace, request, Duration::ZERO, Some(sender)).await;
+    let answer = executor.execute_in(place, request, Duration::ZERO, Some(sender)).await;
     printer.await.ok();
     finish(&answer?)
 }

@@ -111,9 +111,21 @@ impl Namespaces {
         Some(Self { fds: names.into_iter().zip(fds).collect() })
     }
 
+    /// What an execution of the same session may find as this one left it: its network, in which there is nobody now.
+    pub fn into_walls(self) -> Option<Walls> {
+        let network = self.fds.into_iter().find(|(name, _)| *name == "net");
+        network.map(|(_, network)| Walls { network })
+    }
+
     fn named(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         self.fds.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_fd()))
     }
+}
+
+/// What of a sandbox outlives it, for the next in the same session; never for another.
+#[derive(Debug)]
+pub struct Walls {
+    pub(crate) network: OwnedFd,
 }
 
 /// Where a fork goes and what it gets.
@@ -168,10 +180,17 @@ impl Zygote {
             identity: launcher::ids(identity),
             folders: 1,
             cgroup: false,
+            network: false,
         };
         let (folders, data) = ([etc.as_fd()], [source]);
-        let fds =
-            SpawnFds { control: theirs.as_fd(), stderr: stderr.as_fd(), folders: &folders, cgroup: None, data: &data };
+        let fds = SpawnFds {
+            control: theirs.as_fd(),
+            stderr: stderr.as_fd(),
+            folders: &folders,
+            cgroup: None,
+            network: None,
+            data: &data,
+        };
         let pidfd = ground.launcher()?.spawn(&spawn, fds).await?;
         drop((theirs, stderr));
         let process = Process { channel: Mutex::new(channel), pidfd, diagnostics };
