@@ -1,8 +1,8 @@
 //! What one client waits for an answer, beside the floors of the same machine, turn by turn.
 //!
 //! Three paces: without pause, where the next request comes as soon as the answer is there, so that whatever the service put off
-//! is paid by it; with a pause as an interactive caller makes it; and, for JavaScript, with one that lets the pool fill again,
-//! since a prepared Node serves once and preparing the next costs more than a short pause.
+//! is paid by it; with a pause as an interactive caller makes it; and, for what is started rather than forked ahead, with one that
+//! lets the pool fill again, since a prepared process serves once and preparing the next takes longer than a short pause.
 
 use crate::floors::Floor;
 use crate::hello::{Hello, Language};
@@ -124,7 +124,9 @@ fn cases(setup: Setup) -> Vec<Case> {
         }
     }
     if setup != Setup::NativeWithoutPools {
-        cases.push(Case { language: Language::Javascript, in_session: false, pace: Pace::PoolFull });
+        for language in [Language::Python, Language::Javascript] {
+            cases.push(Case { language, in_session: false, pace: Pace::PoolFull });
+        }
     }
     cases
 }
