@@ -68,7 +68,7 @@ function settings() {
     versions: process.versions,
     listeners: process.eventNames().map((name) => `${String(name)} ${process.listenerCount(name)}`).sort(),
     resources: process.getActiveResourcesInfo(),
-    streams: [process.stdin, process.stdout, process.stderr].map((stream) => [
+    streams: [process.stdout, process.stderr].map((stream) => [
       stream.constructor.name, stream.fd, stream.isTTY, stream.eventNames().map(String), named(stream.write),
     ]),
     stack: [Error.stackTraceLimit, typeof Error.prepareStackTrace],
@@ -85,13 +85,14 @@ function settings() {
 
 function inside() {
   const status = Object.fromEntries(text('/proc/self/status').split('\n').map((line) => line.split(/:\s*/)));
-  const shown = 'Name Umask Uid Gid Groups SigBlk SigIgn SigCgt CapEff CapBnd NoNewPrivs Seccomp Cpus_allowed NSpgid NSsid'.split(' ');
-  const descriptors = {};
-  for (const number of fs.readdirSync('/proc/self/fd')) {
+  const shown = 'Name Umask Uid Gid Groups SigBlk SigIgn SigCgt CapEff CapBnd NoNewPrivs Seccomp Cpus_allowed'.split(' ');
+  // What they lead to, in whatever order they were opened; input may be a pipe or none at all.
+  const descriptors = [];
+  for (const number of fs.readdirSync('/proc/self/fd').filter((number) => number !== '0')) {
     try {
       const target = fs.readlinkSync(`/proc/self/fd/${number}`).replace(/\[.*/, '');
       const info = text(`/proc/self/fdinfo/${number}`).match(/flags:\s*(\d+)/);
-      descriptors[number] = `${target} ${info ? info[1] : ''}`;
+      descriptors.push(`${number < 3 ? number : ''} ${target} ${info ? info[1] : ''}`);
     } catch {
       // That of the listing itself.
     }
@@ -100,7 +101,7 @@ function inside() {
   return {
     status: Object.fromEntries(shown.map((name) => [name, status[name]])),
     limits: text('/proc/self/limits'),
-    descriptors,
+    descriptors: descriptors.sort(),
     tasks: fs.readdirSync('/proc/self/task').map((task) => text(`/proc/self/task/${task}/comm`)).sort(),
     processes: pids.map((pid) => text(`/proc/${pid}/comm`)).sort(),
     scheduling: [require('os').getPriority(), require('os').availableParallelism()],

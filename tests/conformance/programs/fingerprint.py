@@ -169,6 +169,8 @@ def descriptors():
             flags, kept = fcntl.fcntl(number, fcntl.F_GETFL), fcntl.fcntl(number, fcntl.F_GETFD)
             owner, mode = fcntl.fcntl(number, fcntl.F_GETOWN), os.fstat(number).st_mode
             place = os.lseek(number, 0, os.SEEK_CUR) if stat.S_ISREG(mode) else None
+            if number == 0:  # Empty input may be a pipe at its end or no file at all.
+                target, flags, place = "", flags & (os.O_NONBLOCK | os.O_APPEND), None
             found[str(number)] = [target, oct(flags), kept, owner, place]
         except OSError:
             pass  # That of the listing itself.
@@ -181,8 +183,8 @@ def process():
     import resource
 
     shown = ("Name Umask State Uid Gid Groups Kthread Threads SigQ SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff"
-             " CapBnd CapAmb NoNewPrivs Seccomp Speculation_Store_Bypass Cpus_allowed CoreDumping THP_enabled NStgid"
-             " NSpgid NSsid TracerPid").split()  # fmt: skip
+             " CapBnd CapAmb NoNewPrivs Seccomp Speculation_Store_Bypass Cpus_allowed CoreDumping THP_enabled"
+             " TracerPid").split()  # fmt: skip
     lines = dict(line.split(":", 1) for line in read("/proc/self/status").splitlines())
     limits = {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")}
     libc, number = ctypes.CDLL(None), ctypes.c_int(0)
@@ -192,6 +194,7 @@ def process():
         options[name] = number.value
     for name, option in (("dumpable", 3), ("keeps capabilities", 7), ("secure bits", 27), ("slack", 30), ("pages", 42)):
         options[name] = libc.prctl(option, 0, 0, 0, 0)
+    maps = read("/proc/self/maps").splitlines()
     umask = os.umask(0o22)
     os.umask(umask)
     stats = [read(f"/proc/{pid}/stat").partition("(")[2] for pid in os.listdir("/proc") if pid.isdigit()]
@@ -211,7 +214,7 @@ def process():
         "processes": sorted(alive),
         "tasks": len(os.listdir("/proc/self/task")),
         "descriptors": descriptors(),
-        "shared memory": [line.split()[-1] for line in read("/proc/self/maps").splitlines() if line.split()[1][3] == "s"],
+        "shared memory": [line.split()[5:] for line in maps if line.split()[1][1:4:2] == "ws"],
     }
 
 

@@ -243,23 +243,9 @@ def alarm():
 
 
 @poison(GENTLE)
-def settings():
-    contextvars.ContextVar(MARK).set(1)
-    copyreg.pickle(Poison, noisy)
-    socket.setdefaulttimeout(7)
-    threading.stack_size(1 << 20)
-    threading.excepthook = noisy
-    tracemalloc.start()
-
-
-@poison(GENTLE)
-def thread():
-    _thread.start_new_thread(time.sleep, (700,))
-
-
-@poison(GENTLE)
 def daemon():
-    """It holds a name, a port, a file and its folders for as long as it is there."""
+    """It holds a name and a port for as long as it is there. Before there are threads and tracing, which a fork of CPython's
+    may hang over."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -289,6 +275,21 @@ def daemon():
         os.waitpid(child, 0)
     except ChildProcessError:
         pass  # Its end is ignored by now.
+
+
+@poison(GENTLE)
+def settings():
+    contextvars.ContextVar(MARK).set(1)
+    copyreg.pickle(Poison, noisy)
+    socket.setdefaulttimeout(7)
+    threading.stack_size(1 << 20)
+    threading.excepthook = noisy
+    tracemalloc.start()
+
+
+@poison(GENTLE)
+def thread():
+    _thread.start_new_thread(time.sleep, (700,))
 
 
 @poison(GENTLE)

@@ -12,17 +12,30 @@ mod leaks;
 mod pool;
 mod randomness;
 
-use conformance::{Service, skipped};
+use conformance::{Service, patience, skipped};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// A service that prepares no interpreter.
 const COLD: [(&str, &str); 2] = [("WARM_PYTHON", "0"), ("WARM_NODE", "0")];
 
+/// A service that has just started has nothing ready yet.
+const READY_WITHIN_S: u64 = 5;
+
 /// Whether the service says that it prepares this language's interpreters.
 fn is_warm(service: &Service, language: &str) -> bool {
-    let info = service.get("/info").json();
-    let runtimes = info["runtimes"].as_array().expect("a list of runtimes");
-    runtimes.iter().any(|runtime| runtime["language"] == language && runtime["warm"] == true)
+    let deadline = Instant::now() + patience(READY_WITHIN_S);
+    loop {
+        let info = service.get("/info").json();
+        let runtimes = info["runtimes"].as_array().expect("a list of runtimes");
+        if runtimes.iter().any(|runtime| runtime["language"] == language && runtime["warm"] == true) {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// The same, and says so if not, for a test that shows nothing without.
