@@ -102,30 +102,6 @@ fn what_waits_may_be_killed_one_by_one_or_all_at_once() {
 }
 
 #[test]
-fn a_stopped_one_that_waits_is_no_lost_answer() {
-    const TEST: &str = "a_stopped_one_that_waits_is_no_lost_answer";
-    let service = Service::with(&[("WARM_PYTHON", "1"), ("WARM_NODE", "1")]);
-    if !needs_warm(TEST, &service, &["python"]) || !is_root(TEST) {
-        return;
-    }
-    for (pid, _) in settled(&service) {
-        let _ = kill_process(Pid::from_raw(pid.cast_signed()).expect("a process"), Signal::STOP);
-    }
-    // It may be one that timed out, as a program that is stopped is; what it may not be is for ever.
-    for (language, code) in PROGRAMS {
-        let request = json!({"language": language, "code": code, "event": {"n": 2}, "timeout": 3});
-        let start = Instant::now();
-        let answer = service.execute(request);
-        assert!(["completed", "timeout"].contains(&answer["status"].as_str().unwrap_or_default()), "{answer}");
-        assert!(start.elapsed() < patience(20), "{:?}", start.elapsed());
-    }
-    wait_until("it answers again", 60, || {
-        let request = json!({"language": "python", "code": PROGRAMS[0].1, "event": {"n": 2}, "timeout": 3});
-        service.execute(request)["return_value"] == 4
-    });
-}
-
-#[test]
 fn a_burst_on_an_empty_pool_is_answered_in_full() {
     for warm in ["0", "1"] {
         let service = Service::with(&[("WARM_PYTHON", warm), ("WARM_NODE", warm)]);
@@ -198,52 +174,67 @@ fn nothing_of_the_pool_outlives_the_service() {
     }
 }
 
-/// A module that can't be imported ahead: it is named once, and executions go on. One that ends or stops whoever imports it
-/// is a file of the system's folders, which the test mounts for this service alone.
+/// A module that can't be imported ahead is named once, and executions go on.
 #[test]
 fn what_can_not_be_imported_ahead_is_named_and_stops_nothing() {
     const TEST: &str = "what_can_not_be_imported_ahead_is_named_and_stops_nothing";
     let service = Service::with(&[("WARM_PYTHON_IMPORTS", "json,no_such_module_of_the_test")]);
     run(&service, 1);
-    if needs_warm(TEST, &service, &["python"]) {
+    let is_warm = needs_warm(TEST, &service, &["python"]);
+    if is_warm {
         assert_named(&service, "no_such_module_of_the_test");
     }
     if !is_root(TEST) {
         return;
     }
+    std::thread::scope(|scope| {
+        for (name, text) in [
+            ("raises", "raise ValueError('on purpose')"),
+            ("exits", "raise SystemExit(3)"),
+            ("ends", "import os\nos._exit(3)"),
+            ("dies", "import os\nos.kill(os.getpid(), 9)"),
+        ] {
+            scope.spawn(move || imported_ahead(TEST, name, text, is_warm));
+        }
+        let text = "import threading, time\nthreading.Thread(target=time.sleep, args=(10000,), daemon=True).start()";
+        scope.spawn(move || imported_ahead(TEST, "threads", text, false));
+    });
+}
+
+#[test]
+#[ignore = "it takes as long as the service's patience with a module; `make soak` runs it"]
+fn a_module_that_hangs_when_it_is_imported_ahead_stops_nothing() {
+    const TEST: &str = "a_module_that_hangs_when_it_is_imported_ahead_stops_nothing";
+    if is_root(TEST) {
+        let is_warm = needs_warm(TEST, &Service::with(&[]), &["python"]);
+        imported_ahead(TEST, "hangs", "import time\ntime.sleep(10000)", is_warm);
+    }
+}
+
+/// Starts a service that is to import this module ahead. It lies in the system's folder of packages, which the test mounts for
+/// this service alone.
+fn imported_ahead(test: &str, name: &str, text: &str, is_named: bool) {
     let Some(packages) = packages() else {
-        return skipped(TEST, "Python has no folder of packages that a sandbox sees");
+        return skipped(test, "Python has no folder of packages that a sandbox sees");
     };
-    for (name, text) in [
-        ("raises", "raise ValueError('on purpose')"),
-        ("exits", "raise SystemExit(3)"),
-        ("ends", "import os\nos._exit(3)"),
-        ("dies", "import os\nos.kill(os.getpid(), 9)"),
-        ("hangs", "import time\ntime.sleep(10000)"),
-        ("threads", "import threading, time\nthreading.Thread(target=time.sleep, args=(10000,), daemon=True).start()"),
-    ] {
-        let home = Home::new();
-        let module = format!("module_that_{name}");
-        let folder = home.path("packages");
-        std::fs::create_dir(&folder).expect("a folder");
-        std::fs::write(folder.join(format!("{module}.py")), text).expect("a module");
-        let bind = format!("set -e\nmount --bind {} {packages}\nexec \"$@\"", folder.display());
-        std::os::unix::fs::chown(&folder, Some(0), Some(0)).expect("an owner");
-        std::fs::set_permissions(home.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
-        let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &bind, "sh"];
-        let settings = [("WARM_PYTHON_IMPORTS", format!("json,{module}"))];
-        let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let service = Service::started_by(&outer, home, &settings);
-        for number in 0..3 {
-            run(&service, number);
-        }
-        // The control: the module is there for whoever imports it.
-        let found =
-            service.run("python", &format!("import importlib.util\nprint(importlib.util.find_spec('{module}'))"));
-        assert!(found["stdout"].as_str().is_some_and(|text| text.contains("ModuleSpec")), "{found}");
-        if name != "threads" && needs_warm(&format!("{TEST}, {name}"), &service, &["python"]) {
-            assert_named(&service, &module);
-        }
+    let home = Home::new();
+    let module = format!("module_that_{name}");
+    let folder = home.path("packages");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join(format!("{module}.py")), text).expect("a module");
+    std::fs::set_permissions(home.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let bind = format!("set -e\nmount --bind {} {packages}\nexec \"$@\"", folder.display());
+    let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &bind, "sh"];
+    let imports = format!("json,{module}");
+    let service = Service::started_by(&outer, home, &[("WARM_PYTHON_IMPORTS", &imports)]);
+    for number in 0..3 {
+        run(&service, number);
+    }
+    // The control: the module is there for whoever imports it.
+    let found = service.run("python", &format!("import importlib.util\nprint(importlib.util.find_spec('{module}'))"));
+    assert!(found["stdout"].as_str().is_some_and(|text| text.contains("ModuleSpec")), "{found}");
+    if is_named {
+        assert_named(&service, &module);
     }
 }
 
