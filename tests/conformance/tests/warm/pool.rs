@@ -74,6 +74,7 @@ fn what_waits_may_be_killed_one_by_one_or_all_at_once() {
         let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
         // It may have ended with one that was killed before it.
         let _ = kill_process(pid, Signal::KILL);
+        std::thread::sleep(Duration::from_millis(50));
     };
     let waiting = settled(&service);
     assert!(waiting.len() >= 3, "two of Python and one of Node were expected: {waiting:?}");
