@@ -124,6 +124,9 @@ class Service:
                     "STATE_PATH": str(self.home / "state"),
                     "WORKSPACE_PATH": str(self.home / "workspaces"),
                     "ISOLATION": adapter,
+                    # What stands ready has groups of its own, and here every group is an execution's.
+                    "WARM_PYTHON": "0",
+                    "WARM_NODE": "0",
                 },
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,

@@ -57,12 +57,14 @@ fn all_stats() -> Vec<(u32, String)> {
 
 /// The service's launcher: the child that was started with this argument.
 pub fn launcher(service: u32) -> Option<u32> {
-    let is_launcher = |pid: &u32| {
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        arguments.split(|&byte| byte == 0).nth(1) == Some(b"launcher")
-    };
     let pids = below(service).into_iter().filter_map(|name| name.split_once(' ')?.0.parse().ok());
-    pids.filter(is_launcher).min()
+    pids.filter(|pid| is_launcher(*pid)).min()
+}
+
+/// Whether a process is one that makes sandboxes for a service.
+pub fn is_launcher(pid: u32) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|&byte| byte == 0).nth(1) == Some(b"launcher")
 }
 
 /// The control groups of the service's instance and all below them, in every hierarchy.

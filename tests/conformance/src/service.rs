@@ -299,7 +299,7 @@ impl Service {
         read_response(stream)
     }
 
-    /// One request. `Host`, `Content-Length` and the token are added unless they are among the headers.
+    /// One request. `Connection: close`, `Host`, `Content-Length` and the token are added unless they are among the headers.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut stream = self.connect();
@@ -311,8 +311,11 @@ impl Service {
     /// The bytes that `request` sends.
     pub fn request_bytes(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let has = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
         let mut add = |name: &str, value: &str| head.push_str(&format!("{name}: {value}\r\n"));
+        if !has("connection") {
+            add("Connection", "close");
+        }
         if !has("host") {
             add("Host", &self.address);
         }

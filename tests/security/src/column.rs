@@ -53,6 +53,18 @@ pub fn copy_program(target: &Path) {
 pub const COLUMNS: [(&str, Mode); 4] =
     [("native", Mode::Root), ("native", Mode::User), ("bubblewrap", Mode::Root), ("bubblewrap", Mode::User)];
 
+/// So much is kept ready: as little as there can be of each kind, so that there is as much of it whenever nothing runs.
+const KEPT_READY: [(&str, &str); 2] = [("WARM_PYTHON", "1"), ("WARM_NODE", "1")];
+/// Nothing changed for so long: the service is at rest.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How much the service keeps where nothing runs: sandboxes that stand ready, and folders of its own and of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AtRest {
+    processes: usize,
+    folders: usize,
+}
+
 /// A running service to attack.
 pub struct Column {
     adapter: &'static str,
@@ -60,8 +72,8 @@ pub struct Column {
     child: Child,
     client: Service,
     home: Home,
-    /// Folders of the service's own among the workspaces.
-    own_folders: Vec<String>,
+    /// What is there when nothing runs.
+    at_rest: AtRest,
     /// The program where the service's user can reach it.
     _copy: tempfile::TempDir,
     program: PathBuf,
@@ -106,6 +118,7 @@ impl Column {
             .envs(home.command().get_envs().filter_map(|(name, value)| Some((name, value?))))
             .env("ISOLATION", adapter)
             .env("EXECUTOR_PORT", "0")
+            .envs(KEPT_READY)
             .envs(environment.iter().copied())
             .current_dir(home.path(""))
             .stdin(std::process::Stdio::null())
@@ -134,8 +147,37 @@ impl Column {
         let token =
             environment.iter().find(|(name, _)| *name == "EXECUTOR_API_TOKEN").map(|(_, value)| value.to_string());
         let client = Service::elsewhere(&address, token);
-        let own_folders = process::private_workspaces(&home.path("workspaces"));
-        Ok(Column { adapter, mode, child, client, home, own_folders, _copy: copy, program })
+        let at_rest = AtRest { processes: 0, folders: 0 };
+        let mut column = Column { adapter, mode, child, client, home, at_rest, _copy: copy, program };
+        column.at_rest = column.wait_for_rest();
+        Ok(column)
+    }
+
+    /// Waits until the service has made ready what it keeps.
+    fn wait_for_rest(&self) -> AtRest {
+        let deadline = Instant::now() + patience(20);
+        let (mut before, mut since) = (self.kept(), Instant::now());
+        while since.elapsed() < QUIET && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.kept();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+        }
+        before
+    }
+
+    fn kept(&self) -> AtRest {
+        let folders = process::private_workspaces(&self.path("workspaces")).len();
+        AtRest { processes: self.below().len(), folders }
+    }
+
+    /// Waits until there is no less ready than at the start, nor more.
+    pub fn rest(&self) {
+        let deadline = Instant::now() + patience(5);
+        while self.kept() != self.at_rest && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// The adapter.
@@ -174,16 +216,24 @@ impl Column {
         self.path("workspaces").join(session)
     }
 
-    /// Workspaces of executions without a session that are still there.
+    /// Workspaces of executions without a session, where there are more than when nothing runs.
     pub fn private_workspaces(&self) -> Vec<String> {
         let all = process::private_workspaces(&self.path("workspaces"));
-        all.into_iter().filter(|name| !self.own_folders.contains(name)).collect()
+        if all.len() > self.at_rest.folders { all } else { Vec::new() }
     }
 
-    /// What runs below the service, its launcher aside.
+    /// What runs below the service, where there is more of it than when nothing runs. Which of these processes stand ready
+    /// can't be told from here; one that is left of an execution makes them one more for ever.
     pub fn sandboxes(&self) -> Vec<String> {
-        let launcher = process::launcher(self.pid()).map(|pid| format!("{pid} ")).unwrap_or_default();
-        process::below(self.pid()).into_iter().filter(|name| !name.starts_with(&launcher)).collect()
+        let all = self.below();
+        if all.len() > self.at_rest.processes { all } else { Vec::new() }
+    }
+
+    /// All below the service, its launchers aside.
+    fn below(&self) -> Vec<String> {
+        let pid = |name: &String| name.split_once(' ')?.0.parse().ok();
+        let all = process::below(self.pid()).into_iter();
+        all.filter(|name| !pid(name).is_some_and(process::is_launcher)).collect()
     }
 
     /// Whether a cgroup bounds memory here; else the service measures it, which it says in `/info`.

@@ -25,6 +25,7 @@ const TRIES: u32 = 3;
 /// All of it.
 pub fn attack(table: &mut Table, column: &Column, host: &mut Host) {
     column.client().assert_alive();
+    column.rest();
     let before = Held::by(column);
     let charged = column.is_memory_enforced();
     let (prober, pace) = (Prober::default(), Pace::default());
@@ -228,7 +229,7 @@ fn leave_during_the_start(table: &mut Table, column: &Column) {
         let mut stream = column.client().connect();
         std::io::Write::write_all(&mut stream, &bytes).expect("a request");
         std::thread::sleep(Duration::from_millis(pause_ms));
-        seen += column.sandboxes().len();
+        seen += column.client().get("/info").json()["active_executions"].as_u64().unwrap_or_default();
     }
     let left = aftermath(column);
     let control = if seen > 0 { Control::Passed } else { Control::Failed("no start was seen".into()) };
@@ -255,6 +256,7 @@ impl Held {
 
 fn held_afterwards(table: &mut Table, column: &Column, before: &Held) {
     const NAME: &str = "have the service hold descriptors afterwards";
+    column.rest();
     let mut after = Held::by(column);
     let deadline = Instant::now() + Duration::from_secs(5);
     while after.descriptors > before.descriptors && Instant::now() < deadline {
