@@ -27,7 +27,7 @@ use crate::init::{EXECUTABLE_FD, HIGH_FD, Report};
 use crate::limits::Cgroups;
 use crate::native::child::{self, Seed};
 use crate::native::mounts::Material;
-use crate::plan::{Mount, SandboxPlan};
+use crate::plan::{HOSTNAME, Mount, SandboxPlan};
 use crate::policy::Identity;
 use crate::sys;
 
@@ -496,6 +496,7 @@ fn become_zygote(
             );
             let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
             sys::unshare(apart).map_err(fail(NAMESPACES_STEP))?;
+            rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
             let (workspace, etc) = (etc.as_fd(), etc.as_fd());
             let material = Material { workspace, etc, owner: None, hide_processes: false, keep_proc: false };
             crate::native::mounts::build(mounts, &material)?;

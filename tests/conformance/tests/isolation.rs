@@ -262,7 +262,8 @@ fn whatever_signals_it_was_started_with_it_works_and_stops() {
         assert_completed(&service.run("shell", "sleep 0 & wait; ! grep SigBlk:.*[1-9a-f] /proc/self/status"));
         assert_completed(&service.run("javascript", "require('child_process').execSync('true')"));
         service.signal(Signal::TERM);
-        assert_eq!(service.wait(5).code(), Some(143), "{statements}");
+        let status = service.wait(5);
+        assert_eq!(status.code(), Some(143), "{statements}: {status}\n{}", service.log());
     }
 }
 

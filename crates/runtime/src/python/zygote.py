@@ -150,6 +150,11 @@ def become_program(result, door, steps):
 def renew():
     """Makes anew in a fork what must not be the same in all of them. The interpreter itself does it for random (an at-fork hook)."""
     gc.enable()
+    platform = sys.modules.get("platform")
+    if platform is not None:
+        # What the host is called.
+        platform._uname_cache = None
+        platform._platform_cache = {}
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
