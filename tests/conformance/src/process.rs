@@ -55,16 +55,19 @@ fn all_stats() -> Vec<(u32, String)> {
     pids.filter_map(|pid: u32| Some((pid, fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))).collect()
 }
 
-/// The service's launcher: the child that was started with this argument.
+/// The service's launcher: its child that was started with this argument. What that one forks has the same arguments.
 pub fn launcher(service: u32) -> Option<u32> {
+    let is_launcher = |pid: &u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|&byte| byte == 0).nth(1) == Some(b"launcher") && parent(*pid) == Some(service)
+    };
     let pids = below(service).into_iter().filter_map(|name| name.split_once(' ')?.0.parse().ok());
-    pids.filter(|pid| is_launcher(*pid)).min()
+    pids.filter(is_launcher).min()
 }
 
-/// Whether a process is one that makes sandboxes for a service.
-pub fn is_launcher(pid: u32) -> bool {
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    arguments.split(|&byte| byte == 0).nth(1) == Some(b"launcher")
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// The control groups of the service's instance and all below them, in every hierarchy.

@@ -222,6 +222,11 @@ impl Column {
         if all.len() > self.at_rest.folders { all } else { Vec::new() }
     }
 
+    /// How many processes stand ready when nothing runs.
+    pub fn standing_ready(&self) -> usize {
+        self.at_rest.processes
+    }
+
     /// What runs below the service, where there is more of it than when nothing runs. Which of these processes stand ready
     /// can't be told from here; one that is left of an execution makes them one more for ever.
     pub fn sandboxes(&self) -> Vec<String> {
@@ -229,11 +234,10 @@ impl Column {
         if all.len() > self.at_rest.processes { all } else { Vec::new() }
     }
 
-    /// All below the service, its launchers aside.
+    /// All below the service, its launcher aside.
     fn below(&self) -> Vec<String> {
-        let pid = |name: &String| name.split_once(' ')?.0.parse().ok();
-        let all = process::below(self.pid()).into_iter();
-        all.filter(|name| !pid(name).is_some_and(process::is_launcher)).collect()
+        let launcher = process::launcher(self.pid()).map(|pid| format!("{pid} ")).unwrap_or_default();
+        process::below(self.pid()).into_iter().filter(|name| !name.starts_with(&launcher)).collect()
     }
 
     /// Whether a cgroup bounds memory here; else the service measures it, which it says in `/info`.

@@ -420,7 +420,8 @@ fn the_metrics_of_a_warm_run_are_its_own() {
     }
     let (cpu, memory) = of_nothing(&service);
     assert!(cpu > 0.0 && cpu < cpu_cold + 5.0, "{cpu} ms of CPU, cold {cpu_cold}");
-    assert!(memory > 0.1 && memory < memory_cold + 4.0, "{memory} MB, cold {memory_cold}");
+    // Where nothing forks, what was imported ahead is the run's own.
+    assert!(memory > 0.1 && memory < memory_cold + 12.0, "{memory} MB, cold {memory_cold}");
 
     let busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass";
     let cpu = least(&service, "cpu_time_ms", busy);

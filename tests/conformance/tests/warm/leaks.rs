@@ -37,8 +37,8 @@ pub(crate) const MAY_DIFFER: [(&str, &str); 6] = [
 /// So many pairs follow each other in `make soak`, and in `make test` where interpreters are warm and where none is: there a
 /// pair takes 100 ms of a processor.
 const PAIRS: usize = 1000;
-const WARM_PAIRS: usize = 300;
-const COLD_PAIRS: usize = 60;
+const WARM_PAIRS: usize = 200;
+const COLD_PAIRS: usize = 40;
 /// Every so many pairs the poisoner also breaks its interpreter, its descriptors and all that it can signal.
 const LETHAL_EVERY: usize = 4;
 /// As many as the smallest machine has processors.
@@ -215,11 +215,10 @@ fn each_poison_is_found_by_one_who_looks_in_the_same_interpreter() {
         assert!(!differences(&clean, &look(&[name])).is_empty(), "nobody would notice the poison {name}");
     }
     // A signal to everybody leaves nothing to find but what it ended.
-    let processes = |poisons: &[&str], look: &mut dyn FnMut(&[&str]) -> Value| {
-        look(poisons)["return_value"]["processes"].as_array().map(Vec::len)
-    };
-    assert_eq!(processes(&["daemon"], &mut look), Some(2));
-    assert_eq!(processes(&["daemon", "everybody"], &mut look), Some(1));
+    let mut processes = |poisons: &[&str]| look(poisons)["return_value"]["processes"].as_array().map_or(0, Vec::len);
+    let alone = processes(&[]);
+    assert_eq!(processes(&["daemon"]), alone + 1);
+    assert_eq!(processes(&["daemon", "everybody"]), alone);
 }
 
 fn pairs(service: &Service, language: &str) -> usize {
@@ -239,14 +238,14 @@ fn python_leaves_nothing_for_the_next_run() {
 #[test]
 fn python_leaves_nothing_but_files_for_its_sessions_next_run() {
     let (service, cold) = (Service::with(&[]), Service::with(&COLD));
-    in_a_session(PYTHON).run(&service, &cold, pairs(&service, "python") / 3);
+    in_a_session(PYTHON).run(&service, &cold, pairs(&service, "python") / 4);
 }
 
 #[test]
 fn javascript_leaves_nothing_for_the_next_run() {
     let (service, cold) = (Service::with(&[]), Service::with(&COLD));
-    JAVASCRIPT.run(&service, &cold, pairs(&service, "javascript") / 15);
-    in_a_session(JAVASCRIPT).run(&service, &cold, pairs(&service, "javascript") / 15);
+    JAVASCRIPT.run(&service, &cold, pairs(&service, "javascript") / 20 + 5);
+    in_a_session(JAVASCRIPT).run(&service, &cold, pairs(&service, "javascript") / 20 + 5);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The pool itself: what is killed, broken or used up costs time and never an answer, and nothing of it stays behind.
 
 use crate::{COLD, needs_warm};
-use conformance::process::{control_groups, is_launcher, private_workspaces};
+use conformance::process::{control_groups, launcher, private_workspaces};
 use conformance::{Home, Service, assert_completed, is_root, patience, skipped, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -26,11 +26,12 @@ fn began(pid: u32) -> Option<String> {
     (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|time| (*time).to_owned()))?
 }
 
-/// What waits below the service, its launchers aside.
+/// What waits below the service, its launcher aside.
 fn prepared(service: &Service) -> BTreeSet<Began> {
     let names = conformance::process::below(service.pid()).into_iter();
     let pids = names.filter_map(|name| name.split_once(' ')?.0.parse().ok());
-    pids.filter(|pid| !is_launcher(*pid)).filter_map(|pid: u32| Some((pid, began(pid)?))).collect()
+    let launcher = launcher(service.pid());
+    pids.filter(|pid| Some(*pid) != launcher).filter_map(|pid: u32| Some((pid, began(pid)?))).collect()
 }
 
 fn alive(those: &BTreeSet<Began>) -> Vec<u32> {

@@ -85,7 +85,7 @@ fn numpy_draws_the_same_never_twice() {
 #[test]
 fn javascript_draws_the_same_never_twice() {
     let service = Service::with(&[]);
-    assert_never_twice(&service, "javascript", JAVASCRIPT, times(&service, "javascript") / 2);
+    assert_never_twice(&service, "javascript", JAVASCRIPT, times(&service, "javascript") / 4);
 }
 
 #[test]

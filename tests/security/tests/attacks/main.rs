@@ -95,7 +95,8 @@ fn attack(table: &mut Table, parts: &[Part], adapter: &'static str, mode: Mode) 
         }
         times.push(format!("{part} {:.1} s", start.elapsed().as_secs_f64()));
     }
-    say(&format!("{name}: {}", times.join(", ")));
+    let ready = column.standing_ready();
+    say(&format!("{name}: {ready} processes stood ready; {}", times.join(", ")));
 }
 
 /// Past the test runner's capture.
