@@ -335,7 +335,9 @@ impl Executor {
             Ok((outcome, remains)) => Ok(Some((outcome, remains, startup))),
             Err(error) if error.stage == Stage::Program => {
                 tracing::warn!("A program that was started ahead is gone, one is started cold: {error}");
-                self.warm.zygote_failed();
+                if request.language == Language::Python {
+                    self.warm.zygote_failed();
+                }
                 Ok(None)
             }
             Err(error) => Err(error.into()),

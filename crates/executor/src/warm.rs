@@ -78,10 +78,27 @@ pub struct Settings {
     pub python: usize,
     /// Idle Node.js processes.
     pub node: usize,
+    /// Sessions that something is kept for, at most.
+    pub sessions: usize,
     /// Modules that Python imports ahead.
     pub imports: Vec<String>,
     /// What stands are made for.
     pub limits: Option<Limits>,
+}
+
+impl Settings {
+    /// Stands that there are at most while nothing runs: see [`Warm::new`].
+    pub fn stands(&self) -> usize {
+        self.python + self.node + 2 * self.python.max(self.node)
+    }
+
+    /// Keeps no more than so many stands, in all, and so many sessions.
+    pub fn fit(&mut self, stands: usize, sessions: usize) {
+        // None of the four stocks is larger than the larger of these.
+        let most = stands / 4;
+        (self.python, self.node) = (self.python.min(most), self.node.min(most));
+        self.sessions = if self.stands() == 0 { 0 } else { self.sessions.min(sessions) };
+    }
 }
 
 /// All stocks.
@@ -108,7 +125,7 @@ struct Forking {
 impl Warm {
     /// Empty stocks; they fill once [`Executor::keep_warm`] runs.
     pub fn new(settings: Settings) -> Self {
-        let (sessions, going_on) = Sessions::new(settings.python.max(settings.node));
+        let (sessions, going_on) = Sessions::new(settings.sessions, settings.python.max(settings.node));
         Self {
             sessions,
             sessions_going_on: Mutex::new(Some(going_on)),
@@ -183,8 +200,13 @@ impl Warm {
     /// A fork did not come: the zygote is replaced.
     pub fn zygote_failed(&self) {
         let failed = self.zygote.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(said) = failed.map(|forking| forking.zygote.last_word()).filter(|said| !said.is_empty()) {
-            tracing::warn!("The process that Python is forked from said: {said}");
+        if let Some(Forking { zygote, .. }) = failed {
+            let said = zygote.last_word();
+            if !said.is_empty() {
+                tracing::warn!("The process that Python is forked from said: {said}");
+            }
+            // It may hang, and would never see that it is not wanted any more.
+            zygote.kill();
         }
         self.zygote_wanted.notify_one();
     }
@@ -344,7 +366,12 @@ impl Executor {
         }
         let interpreter = self.interpreter(language)?;
         let mut waiting = self.start_ahead(prepared, &interpreter, limits.memory_bytes).await?;
-        waiting.arrived().await?;
+        if let Err(error) = waiting.arrived().await {
+            if language == Language::Python {
+                self.warm.zygote_failed();
+            }
+            return Err(error.into());
+        }
         Ok(Stand { workspace, body: Body::Program(waiting) })
     }
 
@@ -409,6 +436,11 @@ impl Executor {
                     return;
                 }
             };
+            if let Err(error) = sandbox::zygote::check(&interpreter.path, identity) {
+                tracing::warn!("No Python is forked, each is started: {error}");
+                self.start_filling(Language::Python);
+                return;
+            }
             let mut pause = FIRST_PAUSE;
             let mut is_first = true;
             loop {

@@ -251,5 +251,21 @@ pub mod zygote {
         pub fn last_word(&self) -> String {
             match *self {}
         }
+
+        /// None.
+        pub fn kill(&self) {
+            match *self {}
+        }
+    }
+
+    /// None can.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn check(
+        _program: &std::path::Path,
+        _identity: Option<crate::policy::Identity>,
+    ) -> Result<(), crate::error::SandboxError> {
+        Err(crate::error::SandboxError::new(crate::error::Stage::Launch, "there are no zygotes on this system"))
     }
 }

@@ -144,7 +144,7 @@ impl Prepared {
     ///
     /// # Errors
     /// When the order can't be given. That the init could not carry it out is told by [`Started::finish`].
-    pub async fn start(self, program: Program) -> Result<Started, SandboxError> {
+    pub async fn start(mut self, program: Program) -> Result<Started, SandboxError> {
         let (pipes, ends) = Pipes::new(program.result_bytes).map_err(no_order)?;
         let entered = self.cgroup.as_ref().filter(|_| !self.born_inside);
         let entrances = entered.map_or(Ok(Vec::new()), Cgroup::entrances);
@@ -162,6 +162,7 @@ impl Prepared {
             .collect();
         let started = Instant::now();
         self.control.send(&Order::Start, &fds).await.map_err(no_order)?;
+        self.forget_namespaces();
         Ok(Started { sandbox: self, pipes, started })
     }
 
@@ -170,7 +171,7 @@ impl Prepared {
     /// # Errors
     /// As of [`Self::start`]; `Unsupported` where [`Self::takes_forks`] says no.
     pub async fn start_from(
-        self,
+        mut self,
         zygote: &Zygote,
         stdin: OwnedFd,
         descriptors: Vec<OwnedFd>,
@@ -193,6 +194,7 @@ impl Prepared {
         };
         let started = Instant::now();
         zygote.place(place, knocking).await?;
+        self.forget_namespaces();
         Ok(Started { sandbox: self, pipes, started })
     }
 
@@ -220,6 +222,11 @@ impl Prepared {
     /// Whether a zygote can fork into it.
     pub fn takes_forks(&self) -> bool {
         self.namespaces.is_some()
+    }
+
+    /// With the program on its way they are descriptors of no use, but for what [`Remains::take_walls`] gives.
+    fn forget_namespaces(&mut self) {
+        self.namespaces = self.namespaces.take().and_then(Namespaces::network_alone);
     }
 
     fn spec(&self, program: &Program, cgroup_entrances: usize) -> ProgramSpec {
@@ -315,7 +322,9 @@ impl Started {
         cancelled: impl Future<Output = ()>,
     ) -> Result<(Outcome, Remains), SandboxError> {
         let Self { mut sandbox, pipes, started } = self;
-        let drained = pipes.drain(sandbox.limits.output_bytes, live).map_err(no_order)?;
+        // Not of the stage of a program that did not start: this one may have.
+        let unread = |error| SandboxError::io(Stage::Supervise, "reading what the program writes", error);
+        let drained = pipes.drain(sandbox.limits.output_bytes, live).map_err(unread)?;
         let (verdict, ended) = sandbox.watch(started, cancelled).await?;
         let ended = match ended {
             // The init has collected every process and leaves itself; its own end is not the program's to wait for.

@@ -301,6 +301,53 @@ fn where_descriptors_are_few_executions_wait_and_none_fails() {
 }
 
 #[test]
+fn what_is_made_ahead_and_kept_for_sessions_takes_no_descriptors_from_executions() {
+    const SESSIONS: usize = 150;
+    let service = after("ulimit -n 512", &[("WARM_PYTHON", "8"), ("WARM_NODE", "8")]);
+    for number in 0..SESSIONS {
+        assert_completed(
+            &service.execute(json!({"session_id": format!("s-{number}"), "language": "shell", "code": ":"})),
+        );
+    }
+    let one = || service.run("python", "import time\ntime.sleep(0.5)");
+    let answers: Vec<Value> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..60).map(|_| scope.spawn(one)).collect();
+        running.into_iter().map(|each| each.join().expect("an answer")).collect()
+    });
+    answers.iter().for_each(assert_completed);
+    assert!(!service.log().contains("Too many open files"), "{}", service.log());
+}
+
+#[test]
+fn an_ordinary_users_own_interpreter_stays_as_it_is() {
+    if !is_root("an_ordinary_users_own_interpreter_stays_as_it_is") {
+        return;
+    }
+    let folder =
+        tempfile::Builder::new().prefix("own-python-").tempdir_in("/opt").expect("a folder that sandboxes see");
+    let python = folder.path().join("bin/python3");
+    std::fs::create_dir(folder.path().join("bin")).expect("a folder");
+    std::fs::copy("/usr/bin/python3", &python).expect("an interpreter of the user's own");
+    // It finds its library by this, as in a virtual environment.
+    std::fs::write(folder.path().join("pyvenv.cfg"), "home = /usr/bin\n").expect("its configuration");
+    for path in [folder.path(), &folder.path().join("bin"), &python] {
+        chown(path, Some(SOMEBODY), Some(SOMEBODY)).expect("theirs");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("for all to read");
+    }
+    let service = of_somebody("", &[("PYTHON_PATH", &python.to_string_lossy()), ("ISOLATION", "native")]);
+    let change = "import os\ndef handler(event):\n    try: os.chmod('/proc/self/exe', 0o4755)\n    except OSError as error: \
+        return error.strerror";
+    for _ in 0..3 {
+        assert_eq!(service.run("python", change)["return_value"], "Read-only file system");
+    }
+    assert_eq!(std::fs::metadata(&python).expect("it").mode() & 0o7777, 0o755);
+    assert!(service.log().contains("No Python is forked"), "{}", service.log());
+    let unisolated = of_somebody("", &[("PYTHON_PATH", &python.to_string_lossy()), ("ISOLATION", "none")]);
+    assert_eq!(unisolated.run("python", change)["return_value"], Value::Null);
+    assert_eq!(std::fs::metadata(&python).expect("it").mode() & 0o7777, 0o4755);
+}
+
+#[test]
 fn an_interpreter_that_no_sandbox_could_see_is_refused_at_the_start() {
     let home = Home::new();
     let bin = home.path("bin");

@@ -33,6 +33,11 @@ const LAST_ANSWERS: Duration = Duration::from_millis(700);
 const DESCRIPTORS_EACH: u64 = 16;
 /// Descriptors that the service itself takes, with room for connections that only ask or wait.
 const DESCRIPTORS_OF_SERVICE: u64 = 64;
+/// Of the rest, what stands that are made ahead may take, and what is kept for sessions, a descriptor each: one part in so many.
+const PART_OF_STANDS: u64 = 4;
+const PART_OF_SESSIONS: u64 = 8;
+/// Most sessions that something is kept for.
+const MOST_SESSIONS: usize = 256;
 /// Most interpreters of a language that are kept ahead unless somebody asks for more.
 const MOST_WARM: usize = 32;
 /// Exit status after a signal to stop: 128 + SIGTERM.
@@ -204,7 +209,9 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             anyhow::anyhow!("STATE_PATH = {path} is not usable: {error}; allowed: a folder that this user can write to")
         }
     })?;
-    let executor = Arc::new(build(&config, &state.instance, &ahead(&config)).await?);
+    let mut ahead = ahead(&config);
+    fit_to_descriptors(&mut config, &mut ahead);
+    let executor = Arc::new(build(&config, &state.instance, &ahead).await?);
     if !config.listens_on_loopback() && config.api_token.is_none() {
         tracing::warn!(
             "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"
@@ -213,7 +220,6 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let listener = http::server::listen((config.host, config.port).into()).with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;
-    fit_to_descriptors(&mut config);
     if config.control_plane_url.is_some() {
         tracing::warn!(
             "CONTROL_PLANE_URL is set, but this version reports nothing yet: only doctor looks whether it answers"
@@ -273,6 +279,7 @@ fn ahead(config: &Config) -> warm::Settings {
     warm::Settings {
         python: config.warm_python.0.unwrap_or((2 * processors).min(MOST_WARM)),
         node: config.warm_node.0.unwrap_or(processors.min(MOST_WARM / 2)),
+        sessions: MOST_SESSIONS,
         imports: config.warm_python_imports.clone(),
         limits: Some(Limits {
             timeout: config.max_execution_time,
@@ -285,14 +292,18 @@ fn ahead(config: &Config) -> warm::Settings {
     }
 }
 
-/// Runs fewer at a time where the descriptors would not do for as many as were asked for: what waits is run in the end, what runs
-/// out of descriptors half-way is not.
-fn fit_to_descriptors(config: &mut Config) {
+/// Makes less ahead and runs fewer at a time where the descriptors would not do for as many as were asked for: what waits is run in
+/// the end, what runs out of descriptors half-way is not.
+fn fit_to_descriptors(config: &mut Config, ahead: &mut warm::Settings) {
     let asked = config.max_concurrent_executions;
-    let needed = DESCRIPTORS_OF_SERVICE + DESCRIPTORS_EACH * asked as u64;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let rest = descriptors.saturating_sub(DESCRIPTORS_OF_SERVICE);
+    let whole = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    ahead.fit(whole(rest / PART_OF_STANDS / DESCRIPTORS_EACH), whole(rest / PART_OF_SESSIONS));
+    let idle = DESCRIPTORS_EACH * ahead.stands() as u64 + ahead.sessions as u64;
+    let needed = DESCRIPTORS_OF_SERVICE + idle + DESCRIPTORS_EACH * asked as u64;
     if descriptors < needed {
-        let most = (descriptors.saturating_sub(DESCRIPTORS_OF_SERVICE) / DESCRIPTORS_EACH).max(1);
+        let most = (rest.saturating_sub(idle) / DESCRIPTORS_EACH).max(1);
         config.max_concurrent_executions = usize::try_from(most).unwrap_or(asked);
         tracing::warn!(
             "Too few open files are allowed for MAX_CONCURRENT_EXECUTIONS = {asked}: {descriptors}, {needed} are needed \

@@ -17,11 +17,9 @@ use crate::workspace::Workspace;
 
 /// How long something is kept for a session that does not come back.
 const KEPT: Duration = Duration::from_secs(60);
-/// Sessions that something is kept for, at most.
-const MOST: usize = 256;
-
 /// All sessions that something is kept for.
 pub struct Sessions {
+    most: usize,
     most_stands: usize,
     kept: Mutex<HashMap<String, Kept>>,
     /// Sessions in which an execution has just ended that was not the first.
@@ -45,16 +43,16 @@ struct Kept {
 type Made = (Language, Stand);
 
 impl Sessions {
-    /// With room for so many stands; the other end tells where one is wanted.
-    pub fn new(most_stands: usize) -> (Self, mpsc::Receiver<(String, Language)>) {
+    /// With room for so many sessions and so many stands; the other end tells where one is wanted.
+    pub fn new(most: usize, most_stands: usize) -> (Self, mpsc::Receiver<(String, Language)>) {
         let (going_on, wanted) = mpsc::channel(64);
-        (Self { most_stands, kept: Mutex::default(), going_on }, wanted)
+        (Self { most, most_stands, kept: Mutex::default(), going_on }, wanted)
     }
 
     /// An execution of this session begins.
     pub fn enter(&self, session_id: &str) -> Visit<'_> {
         let mut kept = self.lock();
-        forget_some(&mut kept);
+        forget_some(&mut kept, self.most);
         let session = kept.entry(session_id.to_owned()).or_default();
         session.running += 1;
         session.runs += 1;
@@ -99,7 +97,7 @@ impl Sessions {
 
     /// Gives up what nobody came for.
     pub fn settle(&self) {
-        forget_some(&mut self.lock());
+        forget_some(&mut self.lock(), self.most);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
@@ -107,11 +105,11 @@ impl Sessions {
     }
 }
 
-fn forget_some(kept: &mut HashMap<String, Kept>) {
+fn forget_some(kept: &mut HashMap<String, Kept>, most: usize) {
     kept.retain(|_, session| {
         session.running > 0 || session.making || session.left.is_none_or(|left| left.elapsed() < KEPT)
     });
-    while kept.len() > MOST {
+    while kept.len() > most {
         let idle = kept.iter().filter(|(_, session)| session.running == 0 && !session.making);
         let Some(oldest) = idle.min_by_key(|(_, session)| session.left).map(|(name, _)| name.clone()) else { return };
         kept.remove(&oldest);

@@ -106,7 +106,7 @@ class Steps:
 
 
 def fork_into(data, received, steps, enters_pids):
-    """Carries an order out."""
+    """Carries an order out; returns whether this is the fork, in its sandbox."""
     order = json.loads(data)
     named = dict(zip(order["fds"], received))
     door = named["door"]
@@ -118,18 +118,20 @@ def fork_into(data, received, steps, enters_pids):
             named[resource] = ctypes.addressof(limits[-1])
     # The next child is in the sandbox's pid namespace; this process stays where it is.
     if enters_pids and libc.setns(named["pid"], CLONE_NEWPID) != 0:
-        return
+        return False
     ctypes.pythonapi.PyOS_BeforeFork()
     result = steps.carry_out(named)
     if os.getpid() != OWN_PID:
         become_program(result, door, steps)
+        return True
     ctypes.pythonapi.PyOS_AfterFork_Parent()
     if enters_pids and libc.setns(OWN_PIDS_FD, CLONE_NEWPID) != 0:
         os._exit(125)
+    return False
 
 
 def become_program(result, door, steps):
-    """In a fork that is in its sandbox: waits for what to run; never returns."""
+    """In a fork that is in its sandbox: lets the interpreter know. Does not return from one that failed on its way."""
     if result < 0:
         stage, errno = steps.failed(result)
         message = json.dumps({"Err": {"stage": stage, "index": None, "errno": errno}}).encode()
@@ -144,7 +146,6 @@ def become_program(result, door, steps):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     del sys.orig_argv[2:]
     renew()
-    wait_and_run()
 
 
 def renew():
@@ -185,18 +186,21 @@ def rehearse():
 
 
 def serve(control, steps, enters_pids):
-    """Forks on order until the service is gone."""
+    """Forks on order until the service is gone; returns in each fork."""
     while True:
         data, received, _, _ = socket.recv_fds(control, 65536, MOST_FDS)
         if not data:
             os._exit(0)
-        fork_into(data, received, steps, enters_pids)
+        if fork_into(data, received, steps, enters_pids):
+            # It is closed. Its number is the program's to use, and not for this object to close again.
+            control.detach()
+            return
         for fd in received:
             os.close(fd)
 
 
 def zygote():
-    """From the setup to the end."""
+    """From the setup to the end; returns in each fork."""
     # What a fork puts its own descriptors over.
     control = socket.socket(fileno=fcntl.fcntl(CONTROL_FD, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD))
     os.close(CONTROL_FD)
@@ -218,3 +222,5 @@ def zygote():
 
 
 zygote()
+# With nothing of the above on the stack.
+wait_and_run()

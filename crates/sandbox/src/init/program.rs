@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::{Access, Failure, FileSpec, HIGH_FD, ProgramSpec, Report, Watched};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::channel;
 use crate::failure::WORKING_DIRECTORY_STEP;
@@ -65,7 +65,12 @@ pub fn adopt(control: &OwnedFd, fds: Vec<OwnedFd>) -> Result<Option<i32>, Failur
                 .message
                 .and_then(|()| packet.pid.map(|pid| Some(pid.as_raw_nonzero().get())).ok_or_else(protocol));
         }
-        if told {
+        // It may have come, and been told of, between the two looks at a moment.
+        let came_now = || {
+            let mut waiting = [PollFd::new(&door, PollFlags::IN)];
+            rustix::event::poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        };
+        if told && !came_now() {
             return Ok(None);
         }
     }

@@ -22,6 +22,8 @@ pub(crate) mod steps;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +119,13 @@ impl Namespaces {
         network.map(|(_, network)| Walls { network })
     }
 
+    /// The network's, if it can be lent to another sandbox: where one of the service's user owns the sandbox's namespaces, it goes with it.
+    pub fn network_alone(mut self) -> Option<Self> {
+        let lent = !self.fds.iter().any(|(name, _)| *name == Self::OWNER);
+        self.fds.retain(|(name, _)| *name == "net");
+        lent.then_some(self)
+    }
+
     fn named(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         self.fds.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_fd()))
     }
@@ -136,6 +145,26 @@ pub(crate) struct Placement<'a> {
     /// What become 0, 1, 2, ….
     pub descriptors: &'a [OwnedFd],
     pub rlimits: Rlimits,
+}
+
+/// Whether forks of this program can be let into sandboxes.
+///
+/// Its file stays in reach of each by `/proc/self/exe`, and mounted as the zygote found it. With an identity that is read-only. Without
+/// one it is as the host has it, and a program, which is the service's user then, could change the mode of a file of that user.
+///
+/// # Errors
+/// Stage [`Stage::Launch`]: they can't, and why.
+pub fn check(program: &Path, identity: Option<Identity>) -> Result<(), SandboxError> {
+    let failed = |error| SandboxError::io(Stage::Launch, program.display(), error);
+    if identity.is_some() {
+        return Ok(());
+    }
+    let is_ours = std::fs::metadata(program).map_err(failed)?.uid() == rustix::process::geteuid().as_raw();
+    if is_ours || rustix::fs::access(program, rustix::fs::Access::WRITE_OK).is_ok() {
+        let why = "the service's user can change it, and so could each program that is forked from it";
+        return Err(SandboxError::new(Stage::Launch, format!("{}: {why}", program.display())));
+    }
+    Ok(())
 }
 
 fn no_code() -> SandboxError {
@@ -164,6 +193,7 @@ impl Zygote {
         recipe: &Recipe,
         identity: Option<Identity>,
     ) -> Result<(Self, Vec<String>), SandboxError> {
+        check(Path::new(recipe.argv.first().map_or("", String::as_str)), identity)?;
         let failed = |error| SandboxError::io(Stage::Launch, "descriptors for the zygote", error);
         let (ours, theirs) = channel::pair().map_err(failed)?;
         let channel = AsyncChannel::new(ours).map_err(failed)?;
@@ -243,6 +273,11 @@ impl Zygote {
     /// The last line that it printed; it prints nothing but what is wrong.
     pub fn last_word(&self) -> String {
         self.0.last_word()
+    }
+
+    /// Ends it at once, whatever it is at; its forks go on.
+    pub fn kill(&self) {
+        rustix::process::pidfd_send_signal(&self.0.pidfd, Signal::KILL).ok();
     }
 }
 
