@@ -365,15 +365,29 @@ def started_ahead():
     return stat.S_ISFIFO(os.fstat(REQUEST_FD).st_mode)
 
 
+# Names of the modules that were imported ahead.
+AHEAD = set()
+
+
 def import_ahead(names):
     """Imports modules, each by itself; returns what went wrong."""
-    failures = []
+    failures, before = [], set(sys.modules)
     for name in names:
         try:
             __import__(name)
         except BaseException as error:
             failures.append(f"{name} can't be imported ahead: {type(error).__name__}: {error}")
+    AHEAD.update(set(sys.modules) - before)
     return failures
+
+
+def give_way():
+    """Forgets what was imported ahead and is also the name of something in the working directory: an import finds that first."""
+    for entry in os.listdir():
+        name = entry.partition(".")[0]
+        if name in AHEAD:
+            for module in [each for each in sys.modules if each == name or each.startswith(name + ".")]:
+                del sys.modules[module]
 
 
 def wait_and_run():
@@ -385,6 +399,7 @@ def wait_and_run():
         os._exit(0)
     header, code, event_text = request
     os.environ.update(header.get("env", {}))
+    give_way()
     leave(code, run(channel, header, code, event_text))
 
 

@@ -142,6 +142,9 @@ def become_program(result, door, steps):
                 pass  # It is not there yet, or not any more.
         os._exit(125)
     ctypes.pythonapi.PyOS_AfterFork_Child()
+    # The parent that it had has nothing left to do but to end.
+    while os.getppid() != 1:
+        os.sched_yield()
     # So far only the kernel knows.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     del sys.orig_argv[2:]
