@@ -390,17 +390,16 @@ def give_way():
                 del sys.modules[module]
 
 
-def wait_and_run():
-    """From the gate to the end of a process that was started ahead."""
+def wait_for_request():
+    """Stands at the gate of a process that was started ahead; gives the channel and the request."""
     channel = Channel()
     os.write(channel.fd, b"SBXA")
     request = read_request()
     if request is None:
         os._exit(0)
-    header, code, event_text = request
-    os.environ.update(header.get("env", {}))
+    os.environ.update(request[0].get("env", {}))
     give_way()
-    leave(code, run(channel, header, code, event_text))
+    return channel, request
 
 
 def main():
@@ -409,9 +408,10 @@ def main():
         import_ahead(sys.argv[1:])
         if sys.argv[1:]:
             del sys.orig_argv[1 - len(sys.argv) :]
-        wait_and_run()
-    channel = Channel()
-    header, code, event_text = read_request()
+        channel, (header, code, event_text) = wait_for_request()
+    else:
+        channel = Channel()
+        header, code, event_text = read_request()
     leave(code, run(channel, header, code, event_text))
 
 

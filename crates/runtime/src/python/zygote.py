@@ -225,5 +225,6 @@ def zygote():
 
 
 zygote()
-# With nothing of the above on the stack.
-wait_and_run()
+# As deep in the stack as when nothing was started ahead.
+channel, (header, code, event_text) = wait_for_request()
+leave(code, run(channel, header, code, event_text))
