@@ -355,6 +355,19 @@ fn files_that_a_program_leaves_open_are_written_whole() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")] // Where there are forks.
+fn a_module_of_the_workspace_goes_before_one_that_only_forks_have_loaded() {
+    let service = Service::with(&[("ISOLATION", "native")]);
+    service.wait_for_forks();
+    for name in ["json", "socket", "struct", "threading", "statistics"] {
+        let execute = |code: String| service.execute(json!({"language": "python", "session_id": name, "code": code}));
+        assert_completed(&execute(format!("open('{name}.py', 'w').write('MINE = True')")));
+        let answer = execute(format!("import {name}\ndef handler(event): return {name}.MINE"));
+        assert_eq!(answer["return_value"], true, "{answer}");
+    }
+}
+
+#[test]
 fn an_ordinary_users_own_interpreter_stays_as_it_is() {
     if !is_root("an_ordinary_users_own_interpreter_stays_as_it_is") {
         return;
