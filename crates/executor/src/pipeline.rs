@@ -333,6 +333,7 @@ impl Executor {
         let startup = came.elapsed();
         match waiting.run(input, limits, live, self.stop.cancelled()).await {
             Ok((outcome, remains)) => Ok(Some((outcome, remains, startup))),
+            Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
             Err(error) if error.stage == Stage::Program => {
                 tracing::warn!("A program that was started ahead is gone, one is started cold: {error}");
                 if request.language == Language::Python {

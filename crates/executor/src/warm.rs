@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use runtime::warm::{Pool, Waiting};
 use runtime::{Interpreter, Language};
+use sandbox::error::Stage;
 use sandbox::policy::{Identity, Limits, Policy};
 use sandbox::zygote::{Walls, Zygote};
 use sandbox::{Isolation, Prepared};
@@ -367,7 +368,8 @@ impl Executor {
         let interpreter = self.interpreter(language)?;
         let mut waiting = self.start_ahead(prepared, &interpreter, limits.memory_bytes).await?;
         if let Err(error) = waiting.arrived().await {
-            if language == Language::Python {
+            // Not for what a program can bring about: one of the same session may have shut the workspace.
+            if language == Language::Python && error.stage == Stage::Program {
                 self.warm.zygote_failed();
             }
             return Err(error.into());

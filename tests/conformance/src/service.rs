@@ -358,6 +358,13 @@ impl Service {
         self.execute(serde_json::json!({"language": language, "code": code}))
     }
 
+    /// Waits until Python programs are forks of one that has started before.
+    #[track_caller]
+    pub fn wait_for_forks(&self) {
+        let code = "def handler(event): return b'zygote' in open('/proc/self/cmdline', 'rb').read()";
+        crate::wait_until("Python is forked", 30, || self.run("python", code)["return_value"] == true);
+    }
+
     /// Asserts that it says in this time that it is well.
     #[track_caller]
     pub fn assert_healthy_within(&self, time: Duration) {

@@ -319,6 +319,55 @@ fn what_is_made_ahead_and_kept_for_sessions_takes_no_descriptors_from_executions
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")] // Where there are forks.
+fn what_anybody_laid_into_tmp_is_no_package_of_ours() {
+    if !is_root("what_anybody_laid_into_tmp_is_no_package_of_ours") {
+        return;
+    }
+    // What Python takes from $HOME at its start, which is /tmp for programs; the last line is the control.
+    let script = "mkdir -p /tmp/.local
+        mount -t tmpfs none /tmp/.local
+        folder=$(HOME=/tmp /usr/bin/python3 -m site --user-site)
+        mkdir -p \"$folder\"
+        echo 'import sys; sys.laid = True' > \"$folder\"/laid.pth
+        HOME=/tmp /usr/bin/python3 -c 'import sys; sys.laid'";
+    let service = of_somebody(script, &[("PYTHON_PATH", "/usr/bin/python3"), ("ISOLATION", "native")]);
+    service.wait_for_forks();
+    let look = "import sys\ndef handler(event): return hasattr(sys, 'laid') or [each for each in sys.path if '.local' in each]";
+    for _ in 0..3 {
+        assert_eq!(service.run("python", look)["return_value"], json!([]));
+    }
+    std::fs::remove_dir("/tmp/.local").ok();
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")] // Where there are forks.
+fn files_that_a_program_leaves_open_are_written_whole() {
+    let service = Service::with(&[("ISOLATION", "native")]);
+    service.wait_for_forks();
+    let code = "files = [open(str(number), 'w') for number in range(20)]\nfor file in files: file.write('unflushed')";
+    let sizes = "import os\ndef handler(event): return {os.path.getsize(str(number)) for number in range(20)} == {9}";
+    for _ in 0..3 {
+        assert_completed(&service.execute(json!({"language": "python", "session_id": "open", "code": code})));
+        let answer = service.execute(json!({"language": "python", "session_id": "open", "code": sizes}));
+        assert_eq!(answer["return_value"], true, "{answer}");
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")] // Where there are forks.
+fn a_module_of_the_workspace_goes_before_one_that_only_forks_have_loaded() {
+    let service = Service::with(&[("ISOLATION", "native")]);
+    service.wait_for_forks();
+    for name in ["json", "socket", "struct", "threading", "statistics"] {
+        let execute = |code: String| service.execute(json!({"language": "python", "session_id": name, "code": code}));
+        assert_completed(&execute(format!("open('{name}.py', 'w').write('MINE = True')")));
+        let answer = execute(format!("import {name}\ndef handler(event): return {name}.MINE"));
+        assert_eq!(answer["return_value"], true, "{answer}");
+    }
+}
+
+#[test]
 fn an_ordinary_users_own_interpreter_stays_as_it_is() {
     if !is_root("an_ordinary_users_own_interpreter_stays_as_it_is") {
         return;
@@ -335,13 +384,13 @@ fn an_ordinary_users_own_interpreter_stays_as_it_is() {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("for all to read");
     }
     let service = of_somebody("", &[("PYTHON_PATH", &python.to_string_lossy()), ("ISOLATION", "native")]);
+    conformance::wait_until("it is said", 10, || service.log().contains("No Python is forked"));
     let change = "import os\ndef handler(event):\n    try: os.chmod('/proc/self/exe', 0o4755)\n    except OSError as error: \
         return error.strerror";
     for _ in 0..3 {
         assert_eq!(service.run("python", change)["return_value"], "Read-only file system");
     }
     assert_eq!(std::fs::metadata(&python).expect("it").mode() & 0o7777, 0o755);
-    assert!(service.log().contains("No Python is forked"), "{}", service.log());
     let unisolated = of_somebody("", &[("PYTHON_PATH", &python.to_string_lossy()), ("ISOLATION", "none")]);
     assert_eq!(unisolated.run("python", change)["return_value"], Value::Null);
     assert_eq!(std::fs::metadata(&python).expect("it").mode() & 0o7777, 0o4755);

@@ -365,25 +365,29 @@ def started_ahead():
     return stat.S_ISFIFO(os.fstat(REQUEST_FD).st_mode)
 
 
-# Names of the modules that were imported ahead.
-AHEAD = set()
+# Modules that every interpreter has loaded when it comes here, and those that were imported ahead.
+LOADED, AHEAD = frozenset(sys.modules), set()
 
 
 def import_ahead(names):
     """Imports modules, each by itself; returns what went wrong."""
-    failures, before = [], set(sys.modules)
+    failures = []
     for name in names:
         try:
             __import__(name)
         except BaseException as error:
             failures.append(f"{name} can't be imported ahead: {type(error).__name__}: {error}")
-    AHEAD.update(set(sys.modules) - before)
+    AHEAD.update(sys.modules.keys() - LOADED)
     return failures
 
 
 def give_way():
     """Forgets what was imported ahead and is also the name of something in the working directory: an import finds that first."""
-    for entry in os.listdir():
+    try:
+        entries = os.listdir()
+    except OSError:
+        return  # It may be shut by another program of the session; nothing can be imported from it then.
+    for entry in entries:
         name = entry.partition(".")[0]
         if name in AHEAD:
             for module in [each for each in sys.modules if each == name or each.startswith(name + ".")]:

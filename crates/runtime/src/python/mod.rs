@@ -60,7 +60,8 @@ pub(crate) fn zygote(interpreter: &Interpreter, imports: &[String]) -> Recipe {
     // Not by a path, since it sees no /proc; and under another name than a script, which would run at once.
     const LOADER: &str = "exec(compile(open(4, encoding='utf-8').read(), 'zygote', 'exec'), {'__name__': 'zygote'})";
     Recipe {
-        argv: [&interpreter.path.to_string_lossy(), "-u", "-c", LOADER].map(str::to_owned).to_vec(),
+        // Without the packages of a user whose home is the host's /tmp, where anybody could have laid some.
+        argv: [&interpreter.path.to_string_lossy(), "-u", "-s", "-c", LOADER].map(str::to_owned).to_vec(),
         env: interpreter.environment("/tmp"),
         source: [BOOTSTRAP, ZYGOTE].concat(),
         arguments: imports.to_vec(),
