@@ -23,6 +23,7 @@ CONTROL_FD, OWN_PIDS_FD, DOOR_FD = 3, 5, 5
 FIRST_FREE_FD = 6
 CLONE_NEWPID = 0x20000000
 MOST_FDS = 64
+ONE_THREAD = [f"{name}_NUM_THREADS" for name in ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")]
 OWN_PID = os.getpid()
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -213,7 +214,12 @@ def zygote():
     while (null := os.open("/dev/null", os.O_RDWR)) < FIRST_FREE_FD:
         pass
     os.close(null)
+    # A fork of a process has one of its threads: libraries of numbers must not start theirs before it.
+    for name in ONE_THREAD:
+        os.environ[name] = "1"
     lacks = import_ahead(setup["arguments"])
+    for name in ONE_THREAD:
+        del os.environ[name]
     rehearse()
     # The parents of those that enter a pid namespace: nobody waits for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -173,6 +173,9 @@ fn give_up_capabilities() -> rustix::io::Result<()> {
     rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
+/// The control channel, the namespaces by name, and the `/proc` outside.
+type Kept = (OwnedFd, Vec<(&'static str, OwnedFd)>, Option<OwnedFd>);
+
 /// Closes every descriptor but what the init needs, under its numbers; the launcher's own above all. The `/proc` outside is
 /// kept only where its memory could not be measured without.
 fn keep_only(
@@ -180,7 +183,7 @@ fn keep_only(
     stderr: &OwnedFd,
     namespaces: Vec<(&'static str, OwnedFd)>,
     outer_proc: Option<OwnedFd>,
-) -> io::Result<(OwnedFd, Vec<(&'static str, OwnedFd)>, Option<OwnedFd>)> {
+) -> io::Result<Kept> {
     let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
     let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD);
     let first = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd()];
