@@ -126,7 +126,7 @@ struct Forking {
 impl Warm {
     /// Empty stocks; they fill once [`Executor::keep_warm`] runs.
     pub fn new(settings: Settings) -> Self {
-        let (sessions, going_on) = Sessions::new(settings.sessions, settings.python.max(settings.node));
+        let (sessions, going_on) = Sessions::new(settings.sessions, settings.python.max(settings.node) / 2);
         Self {
             sessions,
             sessions_going_on: Mutex::new(Some(going_on)),
