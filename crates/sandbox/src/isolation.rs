@@ -190,7 +190,10 @@ impl Prepared {
             Self::Standing(prepared) => {
                 prepared.start_from(zygote, stdin, descriptors, result_bytes).await.map(Started::Standing)
             }
-            Self::Seatbelt(_) => Err(SandboxError::new(Stage::Program, "nothing can be forked into this sandbox")),
+            Self::Seatbelt(_) => {
+                drop((zygote, stdin, descriptors, result_bytes));
+                Err(SandboxError::new(Stage::Program, "nothing can be forked into this sandbox"))
+            }
         }
     }
 

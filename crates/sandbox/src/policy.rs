@@ -28,6 +28,7 @@ pub struct Limits {
 
 impl Limits {
     /// Whether a cgroup for the one is also one for the other.
+    #[cfg(target_os = "linux")]
     pub(crate) fn same_group(&self, other: &Self) -> bool {
         (self.memory_bytes, self.cpu_cores, self.processes) == (other.memory_bytes, other.cpu_cores, other.processes)
     }

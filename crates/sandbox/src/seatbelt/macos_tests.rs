@@ -36,6 +36,8 @@ impl Place {
             workspace: Arc::new(std::fs::File::open(&self.workspace).expect("a workspace").into()),
             read_only: Vec::new(),
             files_bytes: 0,
+            takes_forks: false,
+            walls: None,
             limits: limits(),
         };
         let mut seatbelt = Seatbelt::new(self.home.path(), "run-").expect("Seatbelt");
