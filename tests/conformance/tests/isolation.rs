@@ -195,9 +195,14 @@ fn a_full_workspace_disk_is_what_it_is_called() {
         conformance::assert_failed(&answer, "disk_full");
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         assert!(message.contains("No space left in the workspace: its disk of 40 MB is full"), "{answer}");
+        // The control: when what filled it has been cleared away, a failure is another one.
+        conformance::wait_until("there is room again", 10, || {
+            service.run("shell", "head -c 30000000 /dev/zero > fits && exit 3")["error"]["kind"] == "exit"
+        });
+        // And what that wrote, too.
+        let fits = "head -c 39000000 /dev/zero > fits || exit 4";
+        conformance::wait_until("all of it is free", 10, || service.run("shell", fits)["exit_code"] == 0);
     }
-    // The control: when what filled it has been cleared away, a failure is another one.
-    conformance::wait_until("there is room again", 10, || service.run("shell", "exit 3")["error"]["kind"] == "exit");
 }
 
 #[test]
