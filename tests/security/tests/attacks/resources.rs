@@ -245,8 +245,9 @@ struct Held {
 impl Held {
     fn by(column: &Column) -> Held {
         let pids = || [Some(column.pid()), process::launcher(column.pid())].into_iter().flatten();
-        let descriptors: Option<Vec<usize>> =
-            pids().map(|pid| process::descriptors(pid).map(|all| all.len())).collect();
+        // For each session that goes on its network is kept for a minute.
+        let counted = |all: Vec<String>| all.iter().filter(|name| !name.contains(" net:[")).count();
+        let descriptors: Option<Vec<usize>> = pids().map(|pid| process::descriptors(pid).map(counted)).collect();
         Held {
             descriptors: descriptors.map(|counts| counts.iter().sum()),
             resident_kib: pids().filter_map(process::resident_kib).sum(),
