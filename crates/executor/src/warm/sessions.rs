@@ -160,7 +160,8 @@ impl Visit<'_> {
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.sessions.lock().get_mut(&self.session_id) {
-            session.running -= 1;
+            // What was kept may have been given up meanwhile, and begun anew.
+            session.running = session.running.saturating_sub(1);
             session.left = Some(Instant::now());
         }
     }
