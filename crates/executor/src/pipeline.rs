@@ -24,6 +24,10 @@ use crate::admission::request::{ExecuteRequest, RequestedLimits};
 use crate::config::Config;
 use crate::offload::offload;
 use crate::warm::{self, Body, Stand, Warm};
+use crate::workspace::artifact::Artifact;
+use crate::workspace::inline::Collected;
+use crate::workspace::sessions::{Doing, Stay};
+use crate::workspace::tenancy::{Tenancy, Unready};
 use crate::workspace::{Workspace, Workspaces};
 
 const MIB: u64 = 1024 * 1024;
@@ -82,6 +86,9 @@ pub enum Failed {
     /// The folder it wants to work in can't be entered.
     #[error("{0}")]
     WorkingDirectory(String),
+    /// Its workspace can't be made ready for it.
+    #[error("workspace: {0}")]
+    Unready(#[from] Unready),
     /// Its workspace can't be used.
     #[error("workspace: {0}")]
     Workspace(#[source] io::Error),
@@ -108,6 +115,10 @@ pub struct Answer {
     pub error: Option<runtime::verdict::Failure>,
     pub execution_time: f64,
     pub metrics: Metrics,
+    pub artifacts: Vec<Artifact>,
+    pub artifacts_truncated: bool,
+    #[serde(flatten)]
+    pub outputs: Option<Collected>,
     #[serde(skip)]
     pub leftovers: Leftovers,
 }
@@ -116,6 +127,15 @@ pub struct Answer {
 pub struct Leftovers {
     _remains: Remains,
     _workspace: Workspace,
+    _stay: Option<Stay>,
+}
+
+impl Answer {
+    /// Bytes that files and what is told of them take in JSON, more or less.
+    pub fn files_weight(&self) -> usize {
+        let outputs = self.outputs.iter().flat_map(|collected| &collected.files);
+        outputs.map(|(path, content)| path.len() + content.len()).sum::<usize>() + self.artifacts.len() * 512
+    }
 }
 
 /// What it cost: the program's own figures, and what it waited for.
@@ -190,13 +210,15 @@ impl Executor {
         let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
         let ahead =
             suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
-        let mut visit = None;
+        let (mut visit, mut stay) = (None, None);
         let stand = match place {
             Place::Own => self.private_stand(&request, &limits, suits, ahead).await?,
             Place::Given(workspace) => self.new_stand(workspace, &request, &limits, None).await?,
             Place::Session => {
                 let session_id = request.session_id.as_deref().unwrap_or_default();
-                let workspace = self.workspaces.session(session_id).map_err(Failed::Workspace)?;
+                let entered = self.workspaces.enter(session_id, Doing::Run).await.map_err(Failed::Workspace)?;
+                let workspace = entered.0;
+                stay = Some(entered.1);
                 let visit = visit.insert(self.warm.sessions.enter(session_id));
                 let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
                 match if fits { visit.stand(request.language, &workspace).await } else { None } {
@@ -206,6 +228,7 @@ impl Executor {
             }
         };
         let Stand { workspace, body } = stand;
+        let tenancy = Tenancy::begin(&self.workspaces, stay, &workspace, &request).await?;
         let request = Arc::new(request);
         let (waiting, prepared) = match body {
             Body::Program(waiting) => (Some(waiting), None),
@@ -215,7 +238,7 @@ impl Executor {
             Body::Sandbox(prepared) => (None, Some(prepared)),
         };
         let ran = match waiting {
-            Some(waiting) => self.run_ahead(waiting, &request, &limits, came, live.clone()).await?,
+            Some(waiting) => self.run_ahead(waiting, &request, &limits, came, live.clone(), &tenancy).await?,
             None => None,
         };
         let (outcome, mut remains, startup) = match ran {
@@ -225,7 +248,7 @@ impl Executor {
                     Some(prepared) => prepared,
                     None => self.new_sandbox(&workspace, &request, &limits, None).await?,
                 };
-                self.run_cold(prepared, &request, &interpreter, &limits, came, live).await?
+                self.run_cold(prepared, &request, &interpreter, &limits, came, live, &tenancy).await?
             }
         };
         if let Some(visit) = visit {
@@ -234,12 +257,13 @@ impl Executor {
         if let Ok(mut last) = self.last_sandbox.lock() {
             *last = Some(Instant::now());
         }
+        let (left, stay) = tenancy.leave().await;
         let language = request.language;
         let size = [&outcome.stdout, &outcome.stderr, &outcome.result].iter().map(|captured| captured.kept.len()).sum();
-        let (outcome, verdict, stdout, stderr) = offload(size, move || {
-            let verdict = Verdict::new(language, &outcome, &limits);
+        let (outcome, verdict, stdout, stderr, left) = offload(size, move || {
+            let verdict = left.judge(Verdict::new(language, &outcome, &limits));
             let (stdout, stderr) = (text(&outcome.stdout), text(&outcome.stderr));
-            (outcome, verdict, stdout, stderr)
+            (outcome, verdict, stdout, stderr, left)
         })
         .await;
         let duration_ms = milliseconds(outcome.duration);
@@ -271,7 +295,10 @@ impl Executor {
             },
             execution_id: request.execution_id.clone(),
             session_id: request.session_id.clone(),
-            leftovers: Leftovers { _remains: remains, _workspace: workspace },
+            artifacts: left.artifacts,
+            artifacts_truncated: left.artifacts_truncated,
+            outputs: left.outputs,
+            leftovers: Leftovers { _remains: remains, _workspace: workspace, _stay: stay },
         })
     }
 
@@ -326,12 +353,13 @@ impl Executor {
         limits: &Limits,
         came: Instant,
         live: Option<mpsc::Sender<Chunk>>,
+        tenancy: &Tenancy,
     ) -> Result<Option<Ran>, Failed> {
         let (parts, memory_bytes) = (Arc::clone(request), limits.memory_bytes);
         let input = offload(size(request), move || invocation(&parts, memory_bytes).input(parts.language)).await;
         let input = input.map_err(|error| SandboxError::io(Stage::Program, "the request", error))?;
         let startup = came.elapsed();
-        match waiting.run(input, limits, live, self.stop.cancelled()).await {
+        match waiting.run(input, limits, live, tenancy.ended(self.stop.cancelled())).await {
             Ok((outcome, remains)) => Ok(Some((outcome, remains, startup))),
             Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
             Err(error) if error.stage == Stage::Program => {
@@ -354,6 +382,7 @@ impl Executor {
         limits: &Limits,
         came: Instant,
         live: Option<mpsc::Sender<Chunk>>,
+        tenancy: &Tenancy,
     ) -> Result<Ran, Failed> {
         prepared.limit(limits)?;
         let (parts, interpreter, layout) = (Arc::clone(request), Arc::clone(interpreter), prepared.layout().clone());
@@ -362,7 +391,7 @@ impl Executor {
             offload(size(request), move || invocation(&parts, memory_bytes).program(&interpreter, &layout)).await;
         let program = program.map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
         let startup = came.elapsed();
-        match prepared.run(program, live, self.stop.cancelled()).await {
+        match prepared.run(program, live, tenancy.ended(self.stop.cancelled())).await {
             Ok((outcome, remains)) => Ok((outcome, remains, startup)),
             Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
             Err(error) => Err(error.into()),
@@ -437,6 +466,8 @@ pub fn probe_request(config: &Config, language: Language, code: &str) -> Execute
         working_directory: String::new(),
         mode: runtime::Mode::Script,
         limits: crate::admission::request::Ceilings::of(config).limits,
+        files: Arc::default(),
+        outputs: None,
     }
 }
 

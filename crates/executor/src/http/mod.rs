@@ -1,8 +1,11 @@
 //! The HTTP service: who may ask, what a body may be, and the routes.
 
 mod answer;
+mod files;
 pub mod problem;
+mod range;
 mod routes;
 pub mod server;
+mod sessions;
 
 pub use routes::{Service, router};

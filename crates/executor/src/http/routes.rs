@@ -26,6 +26,7 @@ use crate::config::{Config, HostRule};
 use crate::offload::offload;
 use crate::pipeline::{self, Executor, Failed};
 use crate::workspace::random;
+use crate::workspace::tenancy::Unready;
 
 /// Longest pause within a body.
 const BODY_PAUSE: Duration = Duration::from_secs(10);
@@ -83,6 +84,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/health", get(health))
         .route("/info", get(info))
         .route("/execute", post(execute))
+        .merge(super::sessions::router())
+        .merge(super::files::router())
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(from_fn_with_state(Arc::clone(&service), gate))
@@ -120,7 +123,12 @@ async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: N
     if let Some(origin) = origin.filter(|origin| is_listed(&service, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(
+                "x-request-id, retry-after, etag, location, accept-ranges, content-range, content-disposition",
+            ),
+        );
     }
     response
 }
@@ -166,8 +174,11 @@ fn admit(service: &Service, request: &Request) -> Result<(), Problem> {
 /// The answer to a browser that asks whether it may ask.
 fn preflight() -> Response {
     let headers = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, x-request-id"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, x-request-id, range, if-match, if-none-match, if-range",
+        ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (axum::http::StatusCode::NO_CONTENT, headers).into_response()
@@ -177,7 +188,7 @@ async fn index() -> Json<Value> {
     Json(json!({
         "service": "sandbox-executor",
         "version": env!("CARGO_PKG_VERSION"),
-        "links": {"health": "/health", "info": "/info", "execute": "/execute"},
+        "links": {"health": "/health", "info": "/info", "execute": "/execute", "sessions": "/sessions"},
     }))
 }
 
@@ -237,6 +248,7 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
             "memory_mb": config.max_memory_mb,
             "cpu_cores": config.max_cpu_cores,
             "processes": config.max_processes,
+            "disk_mb": config.max_disk_mb,
             "file_size_mb": config.max_file_size_mb,
             "output_bytes": config.max_output_bytes,
             "code_bytes": config.max_code_bytes,
@@ -293,13 +305,13 @@ async fn execute(State(service): State<Arc<Service>>, request: Request) -> Resul
         Refused::Full => Problem::QueueFull,
         Refused::Closed => Problem::ShuttingDown,
     })?;
-    let execution_id = parsed.execution_id.clone();
+    let (execution_id, disk_mb) = (parsed.execution_id.clone(), parsed.limits.disk_mb);
     // A task of its own: what has started ends in order, also when the client does not wait for it.
     let run = tokio::spawn(async move {
         let answer = service.executor.execute(parsed, slot.waited).await;
         let response = match answer {
             Ok(answer) => Ok(respond(&service, answer).await),
-            Err(failed) => Err(problem_of(&failed, &request_id, &execution_id)),
+            Err(failed) => Err(problem_of(&failed, disk_mb, &request_id, &execution_id)),
         };
         drop((slot, held));
         response
@@ -316,6 +328,7 @@ async fn respond(service: &Service, answer: pipeline::Answer) -> Response {
         return Problem::ShuttingDown.into_response();
     }
     let value = answer.return_value.as_ref().map_or(0, |value| value.get().len());
+    let value = value + answer.files_weight();
     let size = answer.stdout.len() + answer.stderr.len() + value;
     let (answer, weight) = offload(size, move || {
         let weight = answer::json_weight(&answer.stdout) + answer::json_weight(&answer.stderr);
@@ -343,19 +356,25 @@ async fn parse(service: &Arc<Service>, body: BytesMut) -> Result<ExecuteRequest,
 }
 
 /// What the caller gets to know; the log gets the rest under the request's id.
-fn problem_of(failed: &Failed, request_id: &str, execution_id: &str) -> Problem {
+fn problem_of(failed: &Failed, disk_mb: u64, request_id: &str, execution_id: &str) -> Problem {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     let problem = match failed {
         Failed::Language(reason) => Problem::Validation(vec![Violation::new("language", reason)]),
         Failed::WorkingDirectory(reason) => Problem::Validation(vec![Violation::new("working_directory", reason)]),
-        Failed::Workspace(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => Problem::InsufficientStorage,
+        Failed::Unready(Unready::Files(violations)) => Problem::Validation(violations.clone()),
+        Failed::Unready(Unready::NoRoom) => Problem::QuotaExceeded(disk_mb),
+        Failed::Unready(Unready::System(error)) | Failed::Workspace(error)
+            if matches!(error.kind(), StorageFull | QuotaExceeded) =>
+        {
+            Problem::InsufficientStorage
+        }
         Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
             Problem::IsolationUnavailable("the sandbox could not be set up".into())
         }
-        Failed::Workspace(_) | Failed::Sandbox(_) => Problem::Internal,
+        Failed::Workspace(_) | Failed::Unready(_) | Failed::Sandbox(_) => Problem::Internal,
     };
     let what = match problem {
-        Problem::Validation(_) => return problem,
+        Problem::Validation(_) | Problem::QuotaExceeded(_) => return problem,
         Problem::IsolationUnavailable(_) => "Isolation setup failed",
         _ => "Execution could not be run",
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
-/// Removes the folder at `path` and everything in it.
+/// Removes the folder at `path` and everything in it, or the file.
 ///
 /// # Errors
 /// The first that could not be got around.
@@ -17,6 +17,8 @@ pub fn tree(path: &Path) -> io::Result<()> {
     let top = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(top) => top,
         Err(rustix::io::Errno::NOENT) => return Ok(()),
+        // A file that was on its way into a workspace.
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(rustix::fs::unlink(path)?),
         Err(rustix::io::Errno::ACCESS) => {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
             rustix::fs::open(path, flags, Mode::empty())?

@@ -30,7 +30,7 @@ pub fn ceilings() -> Ceilings {
         code_bytes: 1000,
         default_timeout: Duration::from_secs(300),
         max_timeout: Duration::from_secs(3600),
-        limits: RequestedLimits { memory_mb: 512, cpu_cores: 1.0, processes: 128, output_bytes: 1000 },
+        limits: RequestedLimits { memory_mb: 512, cpu_cores: 1.0, processes: 128, output_bytes: 1000, disk_mb: 1024 },
     }
 }
 
