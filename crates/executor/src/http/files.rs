@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use http_body_util::BodyExt;
 use rustix::fs::Stat;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
@@ -25,11 +25,12 @@ use super::range::{Asked, asked};
 use super::routes::Service;
 use crate::admission::request::{Violation, is_id};
 use crate::workspace::artifact::{changed_at, mime_type_of, modified_at};
+use crate::workspace::listing::{self, Listed};
 use crate::workspace::path::{RelativePath, encoded};
 use crate::workspace::quota::{self, Promise};
 use crate::workspace::sessions::{Doing, Stay};
 use crate::workspace::staged::{Condition, Placed, Staged, Unplaced, remove_file};
-use crate::workspace::{Workspace, beneath, listing};
+use crate::workspace::{Workspace, beneath};
 
 /// Files on a page, unless asked for another number, and at most.
 const PAGE: usize = 1000;
@@ -86,7 +87,15 @@ pub fn limit(uri: &Uri, default: usize, largest: usize) -> Result<usize, Violati
     number.ok_or_else(|| Violation::new("limit", format!("must be a whole number from 1 to {largest}")))
 }
 
-async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Value>, Problem> {
+/// A page of files, as it is told.
+#[derive(Serialize)]
+struct Listing {
+    files: Vec<Listed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let id = uri.path().strip_prefix("/sessions/").and_then(|rest| rest.strip_suffix("/files")).unwrap_or_default();
     let id = session_id(id);
     let limit = limit(&uri, PAGE, LARGEST_PAGE);
@@ -105,11 +114,7 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Valu
         page
     });
     let page = page.await?;
-    let mut body = json!({"files": page.files});
-    if let Some(end) = page.end {
-        body["next_cursor"] = json!(encoded(&end));
-    }
-    Ok(Json(body))
+    Ok(Json(Listing { files: page.files, next_cursor: page.end.map(|end| encoded(&end)) }))
 }
 
 async fn download(

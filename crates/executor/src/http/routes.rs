@@ -324,7 +324,7 @@ async fn execute(State(service): State<Arc<Service>>, request: Request) -> Resul
 
 /// The response that holds its share of the memory for answers. The slot is kept until there is some.
 async fn respond(service: &Service, answer: pipeline::Answer) -> Response {
-    if answer.status == runtime::verdict::Status::Cancelled {
+    if answer.status == runtime::verdict::Status::Cancelled && service.executor.stop.is_cancelled() {
         return Problem::ShuttingDown.into_response();
     }
     let value = answer.return_value.as_ref().map_or(0, |value| value.get().len());

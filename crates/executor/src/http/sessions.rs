@@ -7,12 +7,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Json;
 use axum::routing::{delete, get};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::files::{blocking, failed, limit, query, session_id};
 use super::problem::Problem;
 use super::routes::Service;
-use crate::workspace::expiry::Ended;
+use crate::workspace::expiry::{Ended, Session};
 
 /// Sessions on a page, unless asked for another number, and at most: what each holds has to be counted.
 const PAGE: usize = 100;
@@ -23,7 +23,15 @@ pub fn router() -> Router<Arc<Service>> {
     Router::new().route("/sessions", get(list)).route("/sessions/{id}", delete(remove))
 }
 
-async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Value>, Problem> {
+/// A page of sessions, as it is told.
+#[derive(Serialize)]
+struct Listing {
+    sessions: Vec<Session>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let cursor = query(&uri, "cursor").map(session_id).transpose().map_err(|mut violation| {
         violation.field = "cursor".into();
         violation
@@ -39,12 +47,8 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Valu
         let sessions: Vec<_> = ids.iter().take(limit).filter_map(|id| workspaces.describe(id)).collect();
         Ok((sessions, next))
     });
-    let (sessions, next) = listed.await?.map_err(|error| failed("listing sessions", &error))?;
-    let mut body = json!({"sessions": sessions});
-    if let Some(next) = next {
-        body["next_cursor"] = json!(next);
-    }
-    Ok(Json(body))
+    let (sessions, next_cursor) = listed.await?.map_err(|error| failed("listing sessions", &error))?;
+    Ok(Json(Listing { sessions, next_cursor }))
 }
 
 async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusCode, Problem> {

@@ -26,6 +26,8 @@ pub fn open(folder: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Er
     {
         use rustix::fs::ResolveFlags as Resolve;
         let resolve = Resolve::BENEATH | Resolve::NO_SYMLINKS | Resolve::NO_MAGICLINKS;
+        // That flag alone would have a link in a folder's place told as what it is not, as no folder.
+        let flags = flags.difference(OFlags::NOFOLLOW);
         match rustix::fs::openat2(&folder, path, flags, Mode::empty(), resolve) {
             // Unknown to the kernel, or kept from us by a filter that does not know it.
             Err(Errno::NOSYS | Errno::PERM) => {}
@@ -43,7 +45,11 @@ fn step_by_step(folder: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Ow
             return Err(Errno::XDEV);
         }
         let here = entered.as_ref().map_or(folder, AsFd::as_fd);
-        let next = rustix::fs::openat(here, part, if parts.peek().is_some() { FOLDER } else { flags }, Mode::empty())?;
+        let next = rustix::fs::openat(here, part, if parts.peek().is_some() { FOLDER } else { flags }, Mode::empty());
+        let next = next.map_err(|error| match look(here, part) {
+            Ok(state) if FileType::from_raw_mode(state.st_mode) == FileType::Symlink => Errno::LOOP,
+            _ => error,
+        })?;
         if parts.peek().is_none() {
             return Ok(next);
         }
@@ -116,6 +122,7 @@ mod tests {
             {
                 assert!(way(folder.as_fd(), bad.as_bytes()).is_err(), "{bad}");
             }
+            assert_eq!(way(folder.as_fd(), b"away").unwrap_err(), Errno::LOOP);
         }
         // That a reader who goes by the path alone does get there.
         assert_eq!(std::fs::read_to_string(root.join("away/outside")).unwrap(), "outside");

@@ -95,16 +95,16 @@ mod linux {
                     continue;
                 }
                 let Some((hints, folder)) = watched.get(&event.wd()) else { continue };
-                let name = event.file_name().map(std::ffi::CStr::to_bytes);
-                match name {
+                let came_or_went = ReadFlags::CREATE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO | ReadFlags::DELETE;
+                match event.file_name().map(std::ffi::CStr::to_bytes) {
                     Some(name) if is_passed_over(name) => {}
                     Some(name) if !flags.contains(ReadFlags::ISDIR) => hints.lock().tell(folder, name),
-                    Some(_)
-                        if !flags.intersects(
-                            ReadFlags::CREATE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO | ReadFlags::DELETE,
-                        ) => {}
-                    // A folder came or went, or this one itself did.
-                    _ => hints.lock().lost = true,
+                    Some(_) if flags.intersects(came_or_went) => hints.lock().lost = true,
+                    // Of a folder itself: its rights changed, or it is gone.
+                    None if flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT) => {
+                        hints.lock().lost = true;
+                    }
+                    Some(_) | None => {}
                 }
             }
         }
@@ -242,6 +242,8 @@ mod linux {
             let moment = watched.moment(true);
             assert!(names(moment).is_empty());
             std::fs::read(path("a/b/old")).unwrap();
+            let rights = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(home.path(), rights).unwrap();
             assert!(names(moment).is_empty());
             std::fs::write(path("a/b/old"), "y").unwrap();
             std::fs::write(path("new"), "y").unwrap();
