@@ -72,7 +72,14 @@ fn what_is_wrong_with_them_comes_in_one_answer() {
 fn what_a_program_put_in_their_way_is_told_and_not_followed() {
     let service = Service::start();
     let session = unique("in-the-way");
-    shell(&service, &session, "ln -s /tmp out; ln -s /etc/passwd link; mkfifo fifo; mkdir folder; echo x > file");
+    let outside = tempfile::tempdir().expect("a folder");
+    std::fs::write(outside.path().join("file"), "outside").expect("a file");
+    let out = outside.path().display();
+    shell(
+        &service,
+        &session,
+        &format!("ln -s {out} out; ln -s {out}/file link; mkfifo fifo; mkdir folder; echo x > file"),
+    );
     let files = json!({"out/x": "", "link": "", "fifo": "", "folder": "", "file/x": "", "good": "Z29vZA=="});
     let body = service
         .post(json!({"language": "shell", "code": "touch ran", "session_id": session, "files": files}).to_string());
@@ -81,6 +88,8 @@ fn what_a_program_put_in_their_way_is_told_and_not_followed() {
         body["error_detail"].as_array().expect("violations").iter().filter_map(|one| one["field"].as_str()).collect();
     assert_eq!(fields, ["files.fifo", "files.file/x", "files.folder", "files.link", "files.out/x"]);
     assert!(!list(&service, &session).contains(&"ran".to_owned()), "it ran all the same");
+    assert_eq!(std::fs::read_to_string(outside.path().join("file")).expect("a file"), "outside");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("a folder").count(), 1);
     let wanted = service.execute(json!({"language": "shell", "code": ":", "session_id": session, "outputs": ["**/*"]}));
     let names: Vec<&String> = wanted["outputs"].as_object().expect("outputs").keys().collect();
     assert_eq!(names, ["file", "good"]);

@@ -1,4 +1,7 @@
 //! What a program leaves for the host's reader: links, special files, names, trees; and requests that name what they should not.
+//!
+//! The service may be root here, and an attack that gets through does what it says. So whatever is written to or removed leads to
+//! the suite's own canaries alone, by whichever way; files of the machine are at most read.
 
 use crate::shortened;
 use conformance::{Response, assert_completed};
@@ -21,7 +24,7 @@ pub fn attack(table: &mut Table, column: &Column, host: &mut Host) {
     trees(table, column);
     growing(table, column);
     archive(table, column);
-    urls(table, column);
+    urls(table, column, host);
 }
 
 pub(crate) fn url(session: &str, path: &str) -> String {
@@ -47,19 +50,19 @@ pub(crate) fn holds(bytes: &[u8], text: &str) -> bool {
 fn links(table: &mut Table, column: &Column, host: &Host) {
     let (session, folder) = ("outward", host.folder());
     let code = format!(
-        "ln -s {0}/canary file; ln -s {0} folder; ln -s / root; ln -s .. up; ln -s /etc/shadow shadow; mkdir in; ln -s ../../.. in/up; \
+        "ln -s {0}/canary file; ln -s {0} folder; ln -s / root; ln -s .. up; mkdir in; ln -s ../../.. in/up; \
          ln -s /proc/self/root proc; ln -s loop loop; ln -s ping pong; ln -s pong ping; ln -s . here; echo inside > inside",
         folder.display()
     );
     let answer = plant(column, session, "shell", &code);
     let canary = format!("{}/canary", folder.display().to_string().trim_start_matches('/'));
-    let paths = ["file", "folder/canary", "shadow", "up/x", "proc/etc/passwd", "loop", "ping", "loop/x", "here/inside"]
-        .map(str::to_owned);
-    let paths = [&paths[..], &[format!("root/{canary}"), format!("in/up/{canary}")]].concat();
+    let paths = ["file", "folder/canary", "up/x", "loop", "ping", "loop/x", "here/inside"].map(str::to_owned);
+    let by_root = ["root", "proc", "in/up"].map(|way| format!("{way}/{canary}"));
+    let paths = [&paths[..], &by_root].concat();
     let workspace = column.workspace(session);
     // That whoever goes by the path gets there.
     let naive = |path: &str| std::fs::read(workspace.join(path)).is_ok();
-    let control = naive("file") && naive("folder/canary") && naive(&format!("root/{canary}")) && naive("here/inside");
+    let control = ["file", "folder/canary", "here/inside", &by_root[0], &by_root[1]].into_iter().all(naive);
     for (what, method) in [("read", "GET"), ("overwrite", "PUT"), ("remove", "DELETE")] {
         let reached = paths.iter().find_map(|path| {
             let response = send(column, method, &url(session, path), b"overwritten");
@@ -290,7 +293,12 @@ fn archive(table: &mut Table, column: &Column) {
 }
 
 /// URLs that are paths of something else.
-fn urls(table: &mut Table, column: &Column) {
+fn urls(table: &mut Table, column: &Column, host: &Host) {
+    let victim = host.path("victims");
+    std::fs::create_dir_all(&victim).expect("a folder");
+    std::fs::write(victim.join("file"), CANARY).expect("a file");
+    let absolute = victim.join("file").display().to_string();
+    let encoded = victim.display().to_string().replace('/', "%2F");
     plant(column, "urls", "shell", "echo x > file; mkdir d; echo x > d/file");
     let control = send(column, "GET", &url("urls", "d%2Ffile"), b"").status == 200;
     let sessions = [
@@ -298,8 +306,8 @@ fn urls(table: &mut Table, column: &Column) {
         "%2e%2e",
         ".",
         "%2e",
-        "%2Fetc",
-        "..%2f..%2fetc",
+        &encoded,
+        "..%2fworkspaces%2furls",
         "a%00",
         "a%0d%0ab",
         "%ff",
@@ -308,8 +316,7 @@ fn urls(table: &mut Table, column: &Column) {
         &"x".repeat(10_000),
     ];
     let reached = sessions.iter().find_map(|session| {
-        let statuses =
-            ["GET", "PUT", "DELETE"].map(|method| send(column, method, &url(session, "passwd"), b"x").status);
+        let statuses = ["GET", "PUT", "DELETE"].map(|method| send(column, method, &url(session, "file"), b"x").status);
         let ended = send(column, "DELETE", &format!("/sessions/{session}"), b"").status;
         let is_refused = statuses.iter().chain([&ended]).all(|status| matches!(status, 400 | 404 | 405 | 414 | 431));
         (!is_refused).then(|| format!("{session:?}: {statuses:?}, {ended}"))
@@ -318,15 +325,16 @@ fn urls(table: &mut Table, column: &Column) {
     let paths = [
         "",
         "/",
-        "/etc/passwd",
-        "//etc/passwd",
+        &absolute,
+        &format!("/{absolute}"),
+        &format!("{encoded}%2Ffile"),
         "..",
         "../urls/file",
         "d/../file",
         "d/../../urls/file",
         "%2e%2e/urls/file",
         "%2e%2e%2furls%2ffile",
-        "..%2f..%2f..%2fetc%2fpasswd",
+        "..%2furls%2ffile",
         "d%2f..%2ffile",
         "file%00",
         "%00",
@@ -343,5 +351,7 @@ fn urls(table: &mut Table, column: &Column) {
         let status = send(column, "GET", &url("urls", path), b"").status;
         (status != 404).then(|| format!("{path:?}: {status}"))
     });
-    table.look(127, "name a file in a URL that is elsewhere", reached.or(twice), Some(control));
+    let lost = std::fs::read_to_string(&absolute).ok().is_none_or(|text| text != CANARY);
+    let harm = reached.or(twice).or_else(|| lost.then(|| "the file of the host is not what it was".to_owned()));
+    table.look(127, "name a file in a URL that is elsewhere", harm, Some(control));
 }
