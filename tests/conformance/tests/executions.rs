@@ -183,14 +183,14 @@ fn the_same_request_after_a_restart_is_answered_with_the_one_result() {
 #[test]
 fn whoever_waits_with_one_that_leaves_the_queue_takes_its_place() {
     let service = Service::with(&[("MAX_CONCURRENT_EXECUTIONS", "1")]);
+    let request = leaves_a_line("shared", "s", ":").to_string();
     std::thread::scope(|scope| {
         accepted(&service, &leaves_a_line("first", "s", UNTIL_GO));
         wait_until("the first runs", 20, || lines(&service, "s").len() == 1);
-        let request = leaves_a_line("shared", "s", ":").to_string();
         let bytes = service.request_bytes("POST", "/execute", &[], request.as_bytes());
         let mut leaver = service.connect();
         leaver.write_all(&bytes).expect("the request is sent");
-        wait_for_status(&service, "shared", "pending");
+        wait_until("it waits", 10, || service.get("/info").json()["queued_executions"] == 1);
         let stays = scope.spawn(|| service.post(&request));
         std::thread::sleep(Duration::from_millis(200));
         drop(leaver);
@@ -239,6 +239,8 @@ fn one_that_a_fault_of_the_service_ended_has_a_result_and_does_not_run_again() {
     assert_eq!(service.post(&request).text(), answer.text());
     assert_eq!(service.get("/executions/broken").text(), answer.text());
     assert_eq!(lines(&service, "s"), ["broken"]);
+    // What was made ahead died with the launcher, a moment later.
+    std::thread::sleep(Duration::from_millis(300));
     service.assert_alive();
 }
 
