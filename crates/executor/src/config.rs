@@ -130,6 +130,12 @@ settings! {
         MAX_CONCURRENT_EXECUTIONS => max_concurrent_executions: usize = "100", rule::whole(1..=100_000), "COUNT";
         /// Executions waiting for their turn; beyond it 503. With 0 nothing waits.
         MAX_QUEUED_EXECUTIONS => max_queued_executions: usize = "1000", rule::whole(0..=1_000_000), "COUNT";
+        /// What POST /execute does: "sync" answers with the result; "async" answers at once that the execution is submitted, and
+        /// the result goes to the control plane and to GET /executions/{id}.
+        EXECUTE_MODE => execute_mode: ExecuteMode = "sync", rule::one_of(ExecuteMode::NAMES), "MODE";
+        /// Seconds that the result of an execution can be fetched, counted while the service runs. When all of them take too much
+        /// room, the oldest leave before.
+        RESULT_RETENTION => result_retention: Duration = "86400", rule::seconds(1..=31_536_000), "SECONDS";
         /// Seconds that running executions get after SIGTERM.
         SHUTDOWN_GRACE => shutdown_grace: Duration = "0", rule::seconds(0..=86_400), "SECONDS";
     }
@@ -196,6 +202,26 @@ impl Isolation {
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(Self::NAMES.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name))
+    }
+}
+
+/// When `POST /execute` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecuteMode {
+    /// When the execution has ended.
+    Sync,
+    /// When it is accepted.
+    Async,
+}
+
+impl ExecuteMode {
+    /// How each is written.
+    pub const NAMES: &[(&str, Self)] = &[("sync", Self::Sync), ("async", Self::Async)];
+}
+
+impl fmt::Display for ExecuteMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAMES.iter().find(|(_, mode)| mode == self).map_or("", |(name, _)| name))
     }
 }
 

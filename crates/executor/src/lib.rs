@@ -5,13 +5,16 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod answer;
 pub mod cli;
 pub mod config;
+mod executions;
 mod http;
 mod interpreters;
 mod offload;
 mod pipeline;
 mod state;
+mod store;
 pub mod telemetry;
 mod warm;
 mod workspace;

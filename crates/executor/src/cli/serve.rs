@@ -19,16 +19,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Isolation as Wanted};
+use crate::executions::Executions;
 use crate::http;
 use crate::interpreters;
 use crate::pipeline::{Choice, Executor};
 use crate::state::State;
+use crate::store::{Keeping, Store};
 use crate::telemetry::log::LogHandle;
 use crate::warm::{self, Warm};
 use crate::workspace::{Uids, Workspaces};
 
 /// How long clients have to take the last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(700);
+/// How long results of the last moment have to be written.
+const LAST_WRITES: Duration = Duration::from_millis(500);
 /// Descriptors that one execution takes while it runs, with room for its connection.
 const DESCRIPTORS_EACH: u64 = 16;
 /// Descriptors that the service itself takes, with room for connections that only ask or wait.
@@ -209,6 +213,8 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             anyhow::anyhow!("STATE_PATH = {path} is not usable: {error}; allowed: a folder that this user can write to")
         }
     })?;
+    let keeping = Keeping { retention: config.result_retention, most_bytes: Keeping::MOST_BYTES };
+    let store = Store::open(&config.state_path, keeping)?;
     let mut ahead = ahead(&config);
     fit_to_descriptors(&mut config, &mut ahead);
     let executor = Arc::new(build(&config, &state.instance, &ahead).await?);
@@ -229,6 +235,8 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     for sentence in executor.lacks.get().into_iter().flatten() {
         tracing::warn!("{sentence}");
     }
+    let executions = Arc::new(Executions::new(&config, Arc::clone(&executor), store.clone()));
+    executions.recover().await.with_context(|| store.path().display().to_string())?;
     let version = executor.isolation.version().map(|version| format!(" {version}")).unwrap_or_default();
     let (isolation, reason) = (executor.isolation.name(), &executor.choice.reason);
     tracing::info!("Isolation: {isolation}{version} ({reason})");
@@ -238,7 +246,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     executor.keep_warm();
     tokio::spawn(Arc::clone(&executor).expire_sessions(config.session_idle_ttl));
     let grace = config.shutdown_grace;
-    let service = Arc::new(http::Service::new(config, Arc::clone(&executor)));
+    let service = Arc::new(http::Service::new(config, Arc::clone(&executions)));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let stop_accepting = CancellationToken::new();
@@ -258,15 +266,17 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             }
         }
     }
-    tracing::info!("Shutting down: {} running, {}s of grace", service.queue.running(), grace.as_secs());
-    service.queue.close();
-    finished_within(&service, grace).await;
+    tracing::info!("Shutting down: {} running, {}s of grace", executions.queue.running(), grace.as_secs());
+    executions.close();
+    ended_within(&executions, grace).await;
     executor.stop.cancel();
-    finished_within(&service, Duration::from_secs(1)).await;
+    ended_within(&executions, Duration::from_secs(1)).await;
+    executions.written_within(LAST_WRITES).await;
     stop_accepting.cancel();
     executor.warm.close();
     tokio::time::timeout(LAST_ANSWERS, server).await.ok();
-    drop((service, executor));
+    store.close().await;
+    drop((service, executions, executor));
     Ok(STOPPED)
 }
 
@@ -313,9 +323,9 @@ fn fit_to_descriptors(config: &mut Config, ahead: &mut warm::Settings) {
     }
 }
 
-async fn finished_within(service: &http::Service, time: Duration) {
+async fn ended_within(executions: &Executions, time: Duration) {
     let deadline = tokio::time::Instant::now() + time;
-    while service.queue.running() > 0 && tokio::time::Instant::now() < deadline {
+    while executions.queue.running() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

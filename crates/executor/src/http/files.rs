@@ -191,23 +191,29 @@ async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result
     let condition = condition(headers);
     let announced = header_text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     let location = request.uri().path().to_owned();
-    let entered = service.executor.workspaces.enter(&id, Doing::Transfer).await;
+    let entered = service.executions.executor.workspaces.enter(&id, Doing::Transfer).await;
     let (workspace, stay) = entered.map_err(|error| failed("entering a session", &error))?;
     let line = quota::line(service.config.max_disk_mb);
     let length = announced.unwrap_or(0);
-    if service.executor.workspaces.free_bytes().is_ok_and(|free| free < length.saturating_add(LEAST_FREE_BYTES)) {
+    if service
+        .executions
+        .executor
+        .workspaces
+        .free_bytes()
+        .is_ok_and(|free| free < length.saturating_add(LEAST_FREE_BYTES))
+    {
         return Err(Problem::InsufficientStorage);
     }
     let replaced = replaced_bytes(&workspace, &path);
     let promise = Promise::new(&stay, &workspace.folder, line, length.saturating_sub(replaced)).await;
     let promise = promise.ok_or(Problem::QuotaExceeded(service.config.max_disk_mb))?;
-    let staged = service.executor.workspaces.stage(workspace.identity);
+    let staged = service.executions.executor.workspaces.stage(workspace.identity);
     let staged = staged.map_err(|error| failed("making a file", &error))?;
     let mut pieces =
         Pieces { body: request.into_body().into_data_stream(), promise, granted: length.max(replaced), received: 0 };
     let received = tokio::select! {
         received = pieces.write_to(&staged, service.config.max_disk_mb) => received,
-        () = stay.ended() => Err(Problem::Conflict("the session was removed meanwhile")),
+        () = stay.ended() => Err(Problem::FilesConflict("the session was removed meanwhile")),
     };
     received?;
     let promise = pieces.promise;
@@ -298,7 +304,7 @@ async fn remove(State(service): State<Arc<Service>>, uri: Uri, headers: HeaderMa
 
 /// A session that there is, for a transfer.
 async fn visit(service: &Service, id: &str) -> Result<(Workspace, Stay), Problem> {
-    service.executor.workspaces.visit(id).await.map_err(|error| failed("entering a session", &error))
+    service.executions.executor.workspaces.visit(id).await.map_err(|error| failed("entering a session", &error))
 }
 
 /// Work on files, which may wait for a disk.
@@ -324,7 +330,7 @@ pub fn failed(doing: &str, error: &io::Error) -> Problem {
 fn unplaced(error: Unplaced) -> Problem {
     match error {
         Unplaced::InTheWay => Problem::FileNotFound,
-        Unplaced::Conflict(what) => Problem::Conflict(what),
+        Unplaced::Conflict(what) => Problem::FilesConflict(what),
         Unplaced::Condition => Problem::PreconditionFailed,
         Unplaced::System(error) => failed("placing a file", &error),
     }

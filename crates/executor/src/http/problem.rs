@@ -28,7 +28,7 @@ pub enum Problem {
     /// No such session, or no such file in it.
     FileNotFound,
     /// What is there does not allow it; what that is.
-    Conflict(&'static str),
+    FilesConflict(&'static str),
     /// A condition of the request's headers does not hold.
     PreconditionFailed,
     /// The part of a file that was asked for is not in it; its size.
@@ -51,6 +51,10 @@ pub enum Problem {
     IsolationUnavailable(String),
     /// There is no room on the disk.
     InsufficientStorage,
+    /// There is no room on the disk for results.
+    NoRoomForState,
+    /// The execution's id is another request's, or what is asked for is over.
+    Conflict(&'static str, &'static str),
     /// Our fault; the log knows more.
     Internal,
 }
@@ -93,7 +97,7 @@ impl Problem {
                 "There is no such session, or no such file in it",
                 "GET /sessions lists sessions, GET /sessions/{id}/files the files of one; links, folders and special files are none",
             ),
-            Self::Conflict(_) => Row(
+            Self::FilesConflict(_) => Row(
                 S::CONFLICT,
                 "Conflict",
                 "What is there does not allow this",
@@ -165,6 +169,13 @@ impl Problem {
                 "There is no room left for workspaces",
                 "Make room on the disk that holds WORKSPACE_PATH: remove old sessions there or move it to a larger disk",
             ),
+            Self::NoRoomForState => Row(
+                S::INSUFFICIENT_STORAGE,
+                "InsufficientStorage",
+                "There is no room left for results",
+                "Make room on the disk that holds STATE_PATH, or move it to a larger disk; it is noticed by itself",
+            ),
+            Self::Conflict(description, solution) => Row(S::CONFLICT, "Conflict", description, solution),
             Self::Internal => Row(
                 S::INTERNAL_SERVER_ERROR,
                 "InternalError",
@@ -174,11 +185,28 @@ impl Problem {
         }
     }
 
+    /// The execution's id is another request's.
+    pub const ANOTHER_REQUEST: Self = Self::Conflict(
+        "This execution_id belongs to a request with another body",
+        "Send the request as it was sent first to get its result, or use a new execution_id",
+    );
+
+    /// The execution has ended.
+    pub const HAS_ENDED: Self = Self::Conflict(
+        "The execution has ended already",
+        "GET /executions/{id} has its result; there is nothing to cancel",
+    );
+
+    /// What it is, in a sentence.
+    pub fn description(&self) -> &'static str {
+        self.row().2
+    }
+
     fn detail(&self) -> Value {
         match self {
             Self::Validation(violations) => json!(violations),
             Self::PayloadTooLarge(most) => json!(format!("at most {most} bytes are allowed")),
-            Self::Conflict(what) => json!(what),
+            Self::FilesConflict(what) => json!(what),
             Self::RangeNotSatisfiable(size) => json!(format!("the file has {size} bytes")),
             Self::QuotaExceeded(most) => json!(format!("at most {most} MB are allowed (MAX_DISK_MB)")),
             Self::IsolationUnavailable(reason) => json!(reason),

@@ -40,7 +40,7 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
         (Ok(limit), Ok(cursor)) => (limit, cursor.unwrap_or_default()),
         (limit, cursor) => return Err(Problem::Validation(limit.err().into_iter().chain(cursor.err()).collect())),
     };
-    let workspaces = Arc::clone(&service.executor.workspaces);
+    let workspaces = Arc::clone(&service.executions.executor.workspaces);
     let listed = blocking(move || {
         let ids = workspaces.session_ids(&cursor)?;
         let next = (ids.len() > limit).then(|| ids[limit - 1].clone());
@@ -55,11 +55,11 @@ async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusC
     let id = uri.path().strip_prefix("/sessions/").unwrap_or_default();
     let id = session_id(id).map_err(|violation| Problem::Validation(vec![violation]))?;
     // In a task of its own: a client that goes away must not leave a session half removed.
-    let executor = Arc::clone(&service.executor);
+    let executor = Arc::clone(&service.executions.executor);
     let ended = tokio::spawn(async move { executor.end_session(&id).await }).await;
     match ended.map_err(|_| Problem::Internal)?.map_err(|error| failed("removing a session", &error))? {
         Ended::Gone => Ok(StatusCode::NO_CONTENT),
         Ended::None => Err(Problem::FileNotFound),
-        Ended::Busy => Err(Problem::Conflict("what goes on in the session does not end")),
+        Ended::Busy => Err(Problem::FilesConflict("what goes on in the session does not end")),
     }
 }

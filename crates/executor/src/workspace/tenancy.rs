@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use runtime::Verdict;
 use runtime::verdict::{Failure, Kind, Status};
+use tokio_util::sync::CancellationToken;
 
 use super::artifact::Artifact;
 use super::changes::{self, Changes, Mark};
@@ -61,9 +62,9 @@ pub enum Unready {
     /// Files that it brings along can't be where it wants them.
     #[error("files of the request can't be written")]
     Files(Vec<Violation>),
-    /// They are more than the workspace may hold.
-    #[error("files of the request don't fit into the workspace")]
-    NoRoom,
+    /// They are more than the workspace may hold, in MiB.
+    #[error("files of the request don't fit into the {0} MB of the workspace")]
+    NoRoom(u64),
     /// The system's own reason.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -105,7 +106,7 @@ impl Tenancy {
     }
 
     /// Until it is to end before its time: `stop` says so, its session ends, or it has written too much.
-    pub async fn ended(&self, stop: impl Future<Output = ()>) {
+    pub async fn ended(&self, stop: &CancellationToken) {
         let session = async {
             match &self.stay {
                 Some(stay) => stay.ended().await,
@@ -119,7 +120,7 @@ impl Tenancy {
             }
         };
         tokio::select! {
-            () = stop => {}
+            () = stop.cancelled() => {}
             () = session => {}
             () = disk => {}
         }
@@ -170,11 +171,12 @@ async fn bring(
     line: Usage,
 ) -> Result<(), Unready> {
     let Usage { bytes, files } = brought(request);
+    let no_room = || Unready::NoRoom(request.limits.disk_mb);
     if bytes > line.bytes {
-        return Err(Unready::NoRoom);
+        return Err(no_room());
     }
     let promise = match stay {
-        Some(stay) => Some(Promise::new(stay, &workspace.folder, line, bytes).await.ok_or(Unready::NoRoom)?),
+        Some(stay) => Some(Promise::new(stay, &workspace.folder, line, bytes).await.ok_or_else(no_room)?),
         None => None,
     };
     let site = Site { folder: Arc::clone(&workspace.folder), identity: workspace.identity };
