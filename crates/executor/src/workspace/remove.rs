@@ -144,6 +144,58 @@ mod tests {
         tree(&root).unwrap();
     }
 
+    /// One who looks before he enters, and goes by the path.
+    fn remove_by_path(path: &std::path::Path) {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.symlink_metadata().is_ok_and(|state| state.is_dir()) {
+                remove_by_path(&path);
+                std::fs::remove_dir(&path).ok();
+            } else {
+                std::fs::remove_file(&path).ok();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_swapped_for_a_link_meanwhile_is_not_entered() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        let lay_out = || {
+            std::fs::create_dir_all(path("outside")).unwrap();
+            std::fs::write(path("outside/file"), "kept").unwrap();
+            for folder in 0..20 {
+                std::fs::create_dir_all(path("run/folder")).ok();
+                std::fs::create_dir_all(path(&format!("run/folder/{folder}"))).ok();
+                std::fs::write(path(&format!("run/folder/{folder}/file")), "x").ok();
+            }
+            std::os::unix::fs::symlink(path("outside"), path("run/link")).ok();
+        };
+        let is_over = AtomicBool::new(false);
+        let swap = || {
+            while !is_over.load(Ordering::Relaxed) {
+                renameat_with(CWD, path("run/folder"), CWD, path("run/link"), RenameFlags::EXCHANGE).ok();
+            }
+        };
+        let lost = |remove: &dyn Fn(), rounds: usize| {
+            (0..rounds).any(|_| {
+                lay_out();
+                remove();
+                !path("outside/file").exists()
+            })
+        };
+        let led_out = std::thread::scope(|scope| {
+            scope.spawn(swap);
+            let ours = lost(&|| drop(tree(&path("run"))), 1000);
+            let by_path = lost(&|| remove_by_path(&path("run")), 20_000);
+            is_over.store(true, Ordering::Relaxed);
+            (ours, by_path)
+        });
+        assert_eq!(led_out, (false, true), "ours, and one who goes by the path");
+    }
+
     #[test]
     fn ten_thousand_levels_go() {
         let home = tempfile::tempdir().unwrap();
