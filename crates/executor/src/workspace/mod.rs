@@ -49,6 +49,8 @@ pub struct Workspaces {
     watcher: Option<Arc<Watcher>>,
     /// Held while a file gets its place.
     placing: Arc<Mutex<()>>,
+    /// Where sessions are marked as ours, if their folders do not tell by their owner.
+    marks: Option<OwnedFd>,
 }
 
 /// One opened workspace. Dropping a private one removes it with all it holds, in the background.
@@ -88,7 +90,9 @@ impl Workspaces {
         std::fs::create_dir_all(path)?;
         let path = path.canonicalize()?;
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let marks = if uids.is_none() { Some(expiry::open_marks(&root)?) } else { None };
         let workspaces = Self {
+            marks,
             path,
             root: Arc::new(root),
             instance: instance.into(),
@@ -255,6 +259,7 @@ impl Workspaces {
         };
         let unnamed = format!("{}new-{:016x}", self.private_prefix(), random());
         let made = self.make_folder(&unnamed, uid).and_then(|_| {
+            self.mark(session_id)?;
             let flags = RenameFlags::NOREPLACE;
             rustix::fs::renameat_with(&self.root, &unnamed, &self.root, session_id, flags)?;
             Ok(true)
