@@ -252,34 +252,29 @@ fn what_a_killed_service_left_of_its_sandboxes_is_swept_by_the_next() {
     wait_until("they run", 20, || processes_named(&marker) == 3);
     let instance = std::fs::read_to_string(kept.home.path("kept/instance")).expect("its name");
     // The control: there is something to sweep.
-    assert!(process::private_workspaces(&kept.home.path("spaces")).len() >= 3);
+    let left = process::private_workspaces(&kept.home.path("spaces"));
+    assert!(left.len() >= 3 && left.iter().all(|name| name.contains(&instance)), "{left:?}");
+    let has_groups = !process::control_groups(&instance).is_empty();
     // Another service beside it, with its own state but in the same workspace root, is not touched by any of it.
     let other = Home::new();
     let spaces = kept.home.path("spaces").to_str().expect("text").to_owned();
     let other = Service::at(other, &[("WORKSPACE_PATH", &spaces)]);
     let other_instance = std::fs::read_to_string(other.path("state/instance")).expect("its name");
     assert_ne!(instance, other_instance);
-    accepted(
-        &other,
-        &json!({"language": "shell", "code": "sleep 2; pwd; ls -d /workspace", "execution_id": "unharmed"}),
-    );
+    accepted(&other, &json!({"language": "shell", "code": "sleep 3; ls -d /workspace", "execution_id": "unharmed"}));
     service.signal(Signal::KILL);
     service.wait(5);
     wait_until("they are gone", 5, || processes_named(&marker) == 0);
     let service = kept.start();
-    let left = || {
-        process::private_workspaces(&kept.home.path("spaces"))
-            .into_iter()
-            .filter(|name| name.contains(&instance))
-            .count()
-    };
-    // What is made ahead has workspaces as well, so the old ones are told by their executions.
     wait_until("they are crashed", 10, || {
         (0..3).all(|number| result(&service, &format!("left-{number}"))["status"] == "crashed")
     });
-    let groups = process::control_groups(&instance).iter().filter(|path| path.contains("left")).count();
-    assert_eq!(groups, 0);
-    assert!(left() <= 16, "{} workspaces", left());
+    let still = process::private_workspaces(&kept.home.path("spaces"));
+    assert!(left.iter().all(|name| !still.contains(name)), "{left:?} and {still:?}");
+    let log = service.log();
+    assert!(log.contains("private workspaces: removed"), "{log}");
+    assert!(!has_groups || log.contains("control groups: removed"), "{log}");
+    assert!(log.contains("left 3 running executions, which are crashed, and 0 waiting"), "{log}");
     wait_until("the other's went on", 10, || result(&other, "unharmed")["status"] == "completed");
     service.assert_alive();
     other.assert_alive();
