@@ -315,6 +315,31 @@ fn a_stop_ends_what_runs_as_crashed_and_keeps_what_waits() {
 }
 
 #[test]
+fn a_stop_without_grace_loses_nothing_that_waits() {
+    let kept = Kept::new(&[("MAX_CONCURRENT_EXECUTIONS", "2")]);
+    for round in 0..3 {
+        let mut service = kept.start();
+        for number in 0..40 {
+            accepted(&service, &leaves_a_line(&format!("{round}-{number}"), "s", "sleep 0.05"));
+        }
+        service.signal(Signal::TERM);
+        assert_eq!(service.wait(8).code(), Some(143));
+    }
+    let service = kept.start();
+    wait_until("everything has ended", 60, || is_over(&service));
+    let mut statuses = HashMap::new();
+    for (round, number) in (0..3).flat_map(|round| (0..40).map(move |number| (round, number))) {
+        let id = format!("{round}-{number}");
+        let status = result(&service, &id)["status"].as_str().expect("a status").to_owned();
+        assert!(status == "crashed" || kept.lines("s").get(&id) == Some(&1), "{id} is {status}");
+        *statuses.entry(status).or_insert(0) += 1;
+    }
+    // At most two ran at each stop.
+    assert!(statuses.get("crashed").is_none_or(|crashed| *crashed <= 6), "{statuses:?}");
+    assert!(statuses.keys().all(|status| status == "crashed" || status == "completed"), "{statuses:?}");
+}
+
+#[test]
 fn a_client_that_waits_when_the_service_stops_is_told_what_became_of_it() {
     let mut service = Service::with(&[]);
     let code = "echo so far; touch started; sleep 60";
