@@ -139,6 +139,9 @@ impl Executions {
             slot = self.slot() => Some(slot?),
             () = entry.stop.cancelled() => None,
         };
+        if slot.is_none() && !entry.is_cancelled() {
+            return Err(Problem::ShuttingDown);
+        }
         // A task of its own: what has started ends in order, also when the client does not wait for it.
         let executions = Arc::clone(self);
         self.under_way.spawn(async move {
@@ -180,7 +183,12 @@ impl Executions {
         let accepted = self.under_way.spawn(async move {
             let record = claim.entry.record.clone();
             let id = record.id.clone();
-            executions.store.accept(record, body).await.map_err(|error| problem_of_store(&error))?;
+            let seq = record.seq;
+            if let Err(error) = executions.store.accept(record, body).await {
+                // It may be there, and not on the disk for sure: what was refused is not to run some day.
+                executions.store.forget(seq, Wait::Written).await.ok();
+                return Err(problem_of_store(&error));
+            }
             executions.clone().await_turn(claim, ticket);
             Ok(Submitted::Accepted(id, Status::Pending))
         });
@@ -248,6 +256,7 @@ impl Executions {
                 Some(Ok(slot)) => slot,
                 // The service goes down; it runs after the next start.
                 Some(Err(_)) => return,
+                None if !claim.entry.is_cancelled() => return,
                 None => return executions.never_ran(claim, cancelled).await,
             };
             match executions.request_of(&claim.entry.record).await {

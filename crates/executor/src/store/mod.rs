@@ -6,6 +6,9 @@
 //! it is durable (survives the power). A full disk is a state, not an end: what came of executions is kept and written when there
 //! is room again.
 
+// The outbox and what goes with it are for reports, which are not sent yet.
+#![cfg_attr(not(test), allow(dead_code, unused_imports))]
+
 mod change;
 mod keeper;
 mod outbox;
@@ -223,7 +226,7 @@ impl Store {
         self.change(Change::Accept { record, request }, Wait::Durable).await.map(drop)
     }
 
-    /// Records that an execution starts: a new one, or one that was accepted before. The change is on its way when this returns,
+    /// Records that an execution starts: a new one, or, durable, one that was accepted before. The change is on its way when this returns,
     /// whether or not the future is awaited.
     ///
     /// # Errors
@@ -234,7 +237,9 @@ impl Store {
         started_ms: i64,
         wait: Wait,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let written = self.change(Change::Begin { record, started_ms }, wait);
+        // Only one that was accepted before has a promise to keep over a loss of power.
+        let was_accepted = wait == Wait::Durable;
+        let written = self.change(Change::Begin { record, started_ms, was_accepted }, wait);
         async { written.await.map(drop) }
     }
 
