@@ -57,16 +57,6 @@ fn a_removed_session_is_gone_whatever_it_held() {
         assert!(!folder.join(name).exists(), "{name}");
         assert_eq!(remove(&service, name), 404, "{name}");
     }
-    let deep = "import os\nfor n in range(10000):\n  os.mkdir('d'); os.chdir('d')";
-    assert_completed(&service.execute(json!({"language": "python", "code": deep, "session_id": "deep"})));
-    assert_eq!(remove(&service, "deep"), 204);
-    let gone = || {
-        !std::fs::read_dir(&folder)
-            .expect("a folder")
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().contains("gone-"))
-    };
-    wait_until("all is removed", 20, gone);
     // The next execution of that name finds nothing, and the host's uids are free again: the lowest is taken first.
     assert_eq!(shell(&service, "plain", "ls -A")["stdout"], "");
     let owner =
@@ -77,6 +67,16 @@ fn a_removed_session_is_gone_whatever_it_held() {
         shell(&service, "plain", "true");
         assert_eq!(owner("plain"), first);
     }
+    let deep = "import os\nfor n in range(10000):\n  os.mkdir('d'); os.chdir('d')";
+    assert_completed(&service.execute(json!({"language": "python", "code": deep, "session_id": "deep"})));
+    assert_eq!(remove(&service, "deep"), 204);
+    let gone = || {
+        !std::fs::read_dir(&folder)
+            .expect("a folder")
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains("gone-"))
+    };
+    wait_until("all is removed", 20, gone);
     service.get(&url("modes", "x")).assert_error(404, "Executor.NotFound");
 }
 
