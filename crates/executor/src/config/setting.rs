@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, Isolation};
+use super::{Config, ExecuteMode, Isolation};
 use crate::telemetry::log::{Format, Level};
 
 /// How a value is written in the file, and what its flag looks like.
@@ -127,7 +127,7 @@ macro_rules! shown_by_display {
 }
 
 shown_by_display! {
-    Text: String, IpAddr, Isolation, Level, Format;
+    Text: String, IpAddr, Isolation, ExecuteMode, Level, Format;
     Number: u16, u32, u64, usize, f64;
     Switch: bool;
 }
