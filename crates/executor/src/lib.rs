@@ -12,6 +12,7 @@ mod interpreters;
 mod offload;
 mod pipeline;
 mod state;
+mod store;
 pub mod telemetry;
 mod warm;
 mod workspace;
