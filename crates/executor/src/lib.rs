@@ -11,6 +11,7 @@ mod http;
 mod interpreters;
 mod offload;
 mod pipeline;
+mod report;
 mod state;
 mod store;
 pub mod telemetry;
