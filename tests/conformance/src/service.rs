@@ -259,6 +259,22 @@ impl Service {
         kill_process(Pid::from_child(&self.own().child), signal).expect("the service is there");
     }
 
+    /// Ends the service by SIGKILL and gives its home, for another one to start in.
+    #[track_caller]
+    pub fn killed(mut self) -> Home {
+        self.signal(Signal::KILL);
+        self.wait(10);
+        self.own.take().expect("a service that this test started").home
+    }
+
+    /// Stops the service by SIGTERM and gives its home.
+    #[track_caller]
+    pub fn stopped(mut self) -> Home {
+        self.signal(Signal::TERM);
+        self.wait(10);
+        self.own.take().expect("a service that this test started").home
+    }
+
     /// Waits for the service's end.
     #[track_caller]
     pub fn wait(&mut self, seconds: u64) -> ExitStatus {

@@ -70,7 +70,7 @@ pub async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Over>) 
             look = now + LOOK_EVERY;
             let seen = shared.store.data_version().await.unwrap_or(version);
             if std::mem::replace(&mut version, seen) != seen {
-                delivery.queue.sweep(Sweeping::All);
+                delivery.queue.sweep(Sweeping::Wanted);
             }
         }
     }

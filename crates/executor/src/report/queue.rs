@@ -70,8 +70,10 @@ pub enum Next {
 pub enum Sweeping {
     /// A minute is over.
     Minute,
-    /// From the oldest on: the service starts, or somebody asked for it.
+    /// From the oldest on: the service starts, or there was no room for some.
     All,
+    /// The same, and somebody wants it now, whatever the control plane asked for.
+    Wanted,
     /// From the oldest on and before all others: the control plane answers again.
     Recovered,
 }
@@ -186,6 +188,9 @@ impl Queue {
         if why != Sweeping::Minute {
             self.after = 0;
             self.page.clear();
+        }
+        if why == Sweeping::Wanted {
+            self.later.values_mut().for_each(|later| later.asked = false);
         }
         let least = self.sweep.as_ref().map_or(0, |sweep| sweep.failures_left);
         self.sweep = Some(match why {
@@ -330,6 +335,8 @@ mod tests {
         queue.sweep(Sweeping::Recovered);
         assert!(sweep_all(&mut queue, &[waiting(1, 1)], now, None).is_empty());
         assert_eq!(queue.idle_for(now), Some(7 * SECOND));
+        queue.sweep(Sweeping::Wanted);
+        assert_eq!(sweep_all(&mut queue, &[waiting(1, 1)], now, None), ["e1"]);
         // Behind the first minute too, where others have no time of their own.
         let late = Due { id: "e2".into(), attempts: 50, lane: Lane::Sweep };
         queue.settle(&late, Some(Remedy::Again(Some(90 * SECOND))), now, 0.5);
