@@ -123,6 +123,12 @@ settings! {
         MAX_CONCURRENT_EXECUTIONS => max_concurrent_executions: usize = "100", rule::whole(1..=100_000), "COUNT";
         /// Executions waiting for their turn; beyond it 503. With 0 nothing waits.
         MAX_QUEUED_EXECUTIONS => max_queued_executions: usize = "1000", rule::whole(0..=1_000_000), "COUNT";
+        /// What POST /execute does: "sync" answers with the result; "async" answers at once that the execution is submitted, and
+        /// the result goes to the control plane and to GET /executions/{id}.
+        EXECUTE_MODE => execute_mode: ExecuteMode = "sync", rule::one_of(ExecuteMode::NAMES), "MODE";
+        /// Seconds that the result of an execution can be fetched, counted while the service runs. When all of them take too much
+        /// room, the oldest leave before.
+        RESULT_RETENTION => result_retention: Duration = "86400", rule::seconds(1..=31_536_000), "SECONDS";
         /// Seconds that running executions get after SIGTERM.
         SHUTDOWN_GRACE => shutdown_grace: Duration = "0", rule::seconds(0..=86_400), "SECONDS";
     }
@@ -131,8 +137,6 @@ settings! {
         CONTROL_PLANE_URL => control_plane_url: Option<String> = "", rule::optional(rule::base_url()), "URL";
         /// Bearer token for the control plane.
         INTERNAL_API_TOKEN => internal_api_token: Option<Secret> = "", rule::optional(rule::token()), "TOKEN";
-        /// What POST /execute does: "sync" answers with the result, "async" at once, and the result goes to the control plane.
-        EXECUTE_MODE => execute_mode: ExecuteMode = "sync", rule::one_of(ExecuteMode::NAMES), "MODE";
         /// Seconds between two heartbeats of a running execution.
         HEARTBEAT_INTERVAL => heartbeat_interval: Duration = "5", rule::seconds(1..=3600), "SECONDS";
         /// Who this executor is to the control plane. Not set, it is the host's name.
@@ -203,7 +207,7 @@ impl fmt::Display for Isolation {
 /// When `POST /execute` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecuteMode {
-    /// When the execution has ended, with its result.
+    /// When the execution has ended.
     Sync,
     /// When it is accepted.
     Async,

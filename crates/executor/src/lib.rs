@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod answer;
 pub mod cli;
 pub mod config;
+mod executions;
 mod http;
 mod interpreters;
 mod offload;

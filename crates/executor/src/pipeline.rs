@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,14 @@ use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
 use sandbox::zygote::Walls;
 use sandbox::{Isolation, Prepared, Remains};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::request::{ExecuteRequest, RequestedLimits};
+use crate::answer::{self, Answer, Leftovers, Metrics, milliseconds};
 use crate::config::Config;
 use crate::offload::offload;
+use crate::store::StoreError;
 use crate::warm::{self, Body, Stand, Warm};
 use crate::workspace::{Workspace, Workspaces};
 
@@ -85,50 +86,25 @@ pub enum Failed {
     /// Its workspace can't be used.
     #[error("workspace: {0}")]
     Workspace(#[source] io::Error),
-    /// Its sandbox failed.
+    /// That it starts could not be recorded.
+    #[error("store: {0}")]
+    Record(#[from] StoreError),
+    /// Its sandbox failed before the program ran.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// Its sandbox failed, and the program may have run.
+    #[error(transparent)]
+    Midway(SandboxError),
 }
 
-/// The answer to `POST /execute`.
-#[derive(Serialize)]
-#[allow(missing_docs)] // The names are the wire format's.
-pub struct Answer {
-    pub execution_id: String,
-    pub session_id: Option<String>,
-    pub status: runtime::verdict::Status,
-    pub message: &'static str,
-    pub exit_code: Option<i32>,
-    pub signal: Option<&'static str>,
-    pub stdout: String,
-    pub stderr: String,
-    pub stdout_truncated: bool,
-    pub stderr_truncated: bool,
-    pub return_value: Option<Box<RawValue>>,
-    pub error: Option<runtime::verdict::Failure>,
-    pub execution_time: f64,
-    pub metrics: Metrics,
-    #[serde(skip)]
-    pub leftovers: Leftovers,
-}
-
-/// What is to be cleared away once the answer is out: by dropping it.
-pub struct Leftovers {
-    _remains: Remains,
-    _workspace: Workspace,
-}
-
-/// What it cost: the program's own figures, and what it waited for.
-#[derive(Debug, Serialize)]
-#[allow(missing_docs)] // The names are the wire format's.
-pub struct Metrics {
-    pub duration_ms: f64,
-    pub cpu_time_ms: f64,
-    pub peak_memory_mb: f64,
-    pub io_read_bytes: u64,
-    pub io_write_bytes: u64,
-    pub queue_ms: f64,
-    pub startup_ms: f64,
+/// How an execution is held while it is under way.
+pub struct Reins {
+    /// Gets output as it comes.
+    pub live: Option<mpsc::Sender<Chunk>>,
+    /// That it is recorded: awaited while its sandbox is made, and before its program gets the request.
+    pub recorded: Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>,
+    /// Ends it.
+    pub stop: CancellationToken,
 }
 
 impl Executor {
@@ -136,9 +112,9 @@ impl Executor {
     ///
     /// # Errors
     /// When it did not run; how its program ended is in the answer.
-    pub async fn execute(&self, request: ExecuteRequest, waited: Duration) -> Result<Answer, Failed> {
+    pub async fn execute(&self, request: ExecuteRequest, waited: Duration, reins: Reins) -> Result<Answer, Failed> {
         let place = if request.session_id.is_some() { Place::Session } else { Place::Own };
-        self.execute_in(place, request, waited, None).await
+        self.execute_in(place, request, waited, reins).await
     }
 
     /// Runs a request that nobody sent: without a line in the log.
@@ -146,10 +122,10 @@ impl Executor {
     /// # Errors
     /// As [`Self::execute`].
     pub async fn execute_quietly(&self, request: ExecuteRequest) -> Result<Answer, Failed> {
-        self.run(Place::Own, request, Duration::ZERO, None).await
+        self.run(Place::Own, request, Duration::ZERO, self.reins(None)).await
     }
 
-    /// Runs a request in this place; `live` gets output as it comes.
+    /// Runs a request in this place.
     ///
     /// # Errors
     /// As [`Self::execute`].
@@ -158,7 +134,7 @@ impl Executor {
         place: Place,
         request: ExecuteRequest,
         waited: Duration,
-        live: Option<mpsc::Sender<Chunk>>,
+        reins: Reins,
     ) -> Result<Answer, Failed> {
         let (id, session) = (request.execution_id.clone(), request.session_id.clone().unwrap_or_else(|| "none".into()));
         let (language, timeout) = (request.language.name(), request.timeout);
@@ -169,11 +145,16 @@ impl Executor {
             language,
             "Starting execution: {id} (language: {language}, session: {session}{unisolated})"
         );
-        let answer = self.run(place, request, waited, live).await;
+        let answer = self.run(place, request, waited, reins).await;
         if let Ok(answer) = &answer {
             log_end(&id, &session, answer, timeout);
         }
         answer
+    }
+
+    /// Those of an execution that nobody records.
+    pub fn reins(&self, live: Option<mpsc::Sender<Chunk>>) -> Reins {
+        Reins { live, recorded: Box::pin(std::future::ready(Ok(()))), stop: self.stop.clone() }
     }
 
     async fn run(
@@ -181,9 +162,10 @@ impl Executor {
         place: Place,
         request: ExecuteRequest,
         waited: Duration,
-        live: Option<mpsc::Sender<Chunk>>,
+        reins: Reins,
     ) -> Result<Answer, Failed> {
         let came = Instant::now();
+        let Reins { live, recorded, stop } = reins;
         let _running = self.warm.running();
         let interpreter = self.interpreter(request.language)?;
         let limits = self.limits(&request.limits, request.timeout);
@@ -214,8 +196,9 @@ impl Executor {
             }
             Body::Sandbox(prepared) => (None, Some(prepared)),
         };
+        recorded.await?;
         let ran = match waiting {
-            Some(waiting) => self.run_ahead(waiting, &request, &limits, came, live.clone()).await?,
+            Some(waiting) => self.run_ahead(waiting, &request, &limits, came, (live.clone(), &stop)).await?,
             None => None,
         };
         let (outcome, mut remains, startup) = match ran {
@@ -225,7 +208,7 @@ impl Executor {
                     Some(prepared) => prepared,
                     None => self.new_sandbox(&workspace, &request, &limits, None).await?,
                 };
-                self.run_cold(prepared, &request, &interpreter, &limits, came, live).await?
+                self.run_cold(prepared, &request, &interpreter, &limits, came, (live, &stop)).await?
             }
         };
         if let Some(visit) = visit {
@@ -244,12 +227,7 @@ impl Executor {
         .await;
         let duration_ms = milliseconds(outcome.duration);
         Ok(Answer {
-            message: match verdict.status {
-                runtime::verdict::Status::Completed => "Execution completed",
-                runtime::verdict::Status::Failed => "Execution failed",
-                runtime::verdict::Status::Timeout => "Execution timeout",
-                runtime::verdict::Status::Cancelled => "Execution cancelled",
-            },
+            message: answer::message(verdict.status),
             status: verdict.status,
             exit_code: verdict.exit_code,
             signal: verdict.signal,
@@ -271,7 +249,7 @@ impl Executor {
             },
             execution_id: request.execution_id.clone(),
             session_id: request.session_id.clone(),
-            leftovers: Leftovers { _remains: remains, _workspace: workspace },
+            leftovers: Some(Leftovers { _remains: remains, _workspace: workspace }),
         })
     }
 
@@ -325,13 +303,13 @@ impl Executor {
         request: &Arc<ExecuteRequest>,
         limits: &Limits,
         came: Instant,
-        live: Option<mpsc::Sender<Chunk>>,
+        (live, stop): (Option<mpsc::Sender<Chunk>>, &CancellationToken),
     ) -> Result<Option<Ran>, Failed> {
         let (parts, memory_bytes) = (Arc::clone(request), limits.memory_bytes);
         let input = offload(size(request), move || invocation(&parts, memory_bytes).input(parts.language)).await;
         let input = input.map_err(|error| SandboxError::io(Stage::Program, "the request", error))?;
         let startup = came.elapsed();
-        match waiting.run(input, limits, live, self.stop.cancelled()).await {
+        match waiting.run(input, limits, live, stop.cancelled()).await {
             Ok((outcome, remains)) => Ok(Some((outcome, remains, startup))),
             Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
             Err(error) if error.stage == Stage::Program => {
@@ -341,7 +319,7 @@ impl Executor {
                 }
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Failed::at(error)),
         }
     }
 
@@ -353,7 +331,7 @@ impl Executor {
         interpreter: &Arc<Interpreter>,
         limits: &Limits,
         came: Instant,
-        live: Option<mpsc::Sender<Chunk>>,
+        (live, stop): (Option<mpsc::Sender<Chunk>>, &CancellationToken),
     ) -> Result<Ran, Failed> {
         prepared.limit(limits)?;
         let (parts, interpreter, layout) = (Arc::clone(request), Arc::clone(interpreter), prepared.layout().clone());
@@ -362,10 +340,10 @@ impl Executor {
             offload(size(request), move || invocation(&parts, memory_bytes).program(&interpreter, &layout)).await;
         let program = program.map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
         let startup = came.elapsed();
-        match prepared.run(program, live, self.stop.cancelled()).await {
+        match prepared.run(program, live, stop.cancelled()).await {
             Ok((outcome, remains)) => Ok((outcome, remains, startup)),
             Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Failed::at(error)),
         }
     }
 
@@ -427,6 +405,7 @@ impl Executor {
 pub fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
     ExecuteRequest {
         execution_id: "probe".into(),
+        digest: None,
         session_id: None,
         code: code.into(),
         language,
@@ -437,6 +416,13 @@ pub fn probe_request(config: &Config, language: Language, code: &str) -> Execute
         working_directory: String::new(),
         mode: runtime::Mode::Script,
         limits: crate::admission::request::Ceilings::of(config).limits,
+    }
+}
+
+impl Failed {
+    /// A failure of a sandbox that was told to run the program.
+    fn at(error: SandboxError) -> Self {
+        if error.stage == Stage::Supervise { Self::Midway(error) } else { Self::Sandbox(error) }
     }
 }
 
@@ -465,10 +451,6 @@ fn invocation(request: &ExecuteRequest, memory_bytes: u64) -> Invocation<'_> {
         timeout: request.timeout,
         memory_bytes,
     }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// What was kept as text: what is not UTF-8 becomes U+FFFD, and a character that the cut went through is left out.
@@ -507,6 +489,9 @@ fn log_end(id: &str, session: &str, answer: &Answer, timeout: Duration) {
                 "Execution timeout: {id} (timeout: {seconds}s)"
             );
             tracing::info!(execution_id = id, session_id = session, "Process killed: {id}");
+        }
+        (Status::Cancelled, _) => {
+            tracing::info!(execution_id = id, session_id = session, duration_ms, "Process killed: {id}");
         }
         (_, error) => {
             let kind = error.as_ref().map(|error| format!("{:?}", error.kind)).unwrap_or_default();

@@ -23,6 +23,8 @@ pub enum Status {
     Timeout,
     /// It was stopped because nobody wanted it any more.
     Cancelled,
+    /// What ran it went down under it. No verdict says so: whoever comes after does.
+    Crashed,
 }
 
 /// What kind of failure.
@@ -39,6 +41,7 @@ pub enum Kind {
     HandlerMissing,
     ReturnValue,
     Cancelled,
+    Sandbox,
 }
 
 /// Why it did not complete.

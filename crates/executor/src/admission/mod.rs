@@ -1,4 +1,5 @@
 //! Admission: is the request right, and is there room for it?
 
+mod digest;
 pub mod queue;
 pub mod request;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::digest;
 use crate::config::Config;
 use crate::workspace::random;
 
@@ -28,6 +29,8 @@ const MAX_PATH_BYTES: usize = 1024;
 pub struct ExecuteRequest {
     /// The execution's id, the caller's or one of ours.
     pub execution_id: String,
+    /// What it says, if the caller named the id and may send it again.
+    pub digest: Option<[u8; 32]>,
     /// The session, if it belongs to one.
     pub session_id: Option<String>,
     /// The code.
@@ -121,8 +124,10 @@ pub fn parse(body: &[u8], ceilings: &Ceilings) -> Result<ExecuteRequest, Vec<Vio
     let text = std::str::from_utf8(body).map_err(|error| whole(format!("not UTF-8: {error}")))?;
     json::check(text, json::Keys::Unique).map_err(|error| whole(format!("not acceptable as JSON: {error}")))?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|_| whole("must be a JSON object".into()))?;
+    let named = members.get("execution_id").is_some_and(|id| id.get() != "null");
+    let digest = named.then(|| digest::of(members.iter().map(|(name, value)| (name.as_str(), *value))));
     let mut reader = Reader { members, violations: Vec::new() };
-    let request = reader.request(ceilings);
+    let request = reader.request(ceilings).map(|request| ExecuteRequest { digest, ..request });
     for field in reader.members.into_keys() {
         reader.violations.push(Violation::new(field, "unknown field"));
     }
@@ -180,6 +185,7 @@ impl<'a> Reader<'a> {
         let limits = self.limits(&ceilings.limits);
         Some(ExecuteRequest {
             execution_id: execution_id.unwrap_or_else(new_execution_id),
+            digest: None,
             session_id,
             code: code?,
             language: language?,

@@ -67,10 +67,11 @@ mod tests {
         MAX_CODE_BYTES            = 1048576      # default
         MAX_CONCURRENT_EXECUTIONS = 100          # default
         MAX_QUEUED_EXECUTIONS     = 1000         # default
+        EXECUTE_MODE              = sync         # default
+        RESULT_RETENTION          = 86400        # default
         SHUTDOWN_GRACE            = 0            # default
         CONTROL_PLANE_URL         = (none)       # default
         INTERNAL_API_TOKEN        = (none)       # default
-        EXECUTE_MODE              = sync         # default
         HEARTBEAT_INTERVAL        = 5            # default
         CONTAINER_ID              = (none)       # default
         POD_NAME                  = (none)       # default

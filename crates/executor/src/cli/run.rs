@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 
 use super::serve;
 use crate::admission::request::{self, Ceilings, ExecuteRequest};
+use crate::answer::Answer;
 use crate::config::Config;
-use crate::pipeline::{Answer, Place};
+use crate::pipeline::Place;
 use crate::state::State;
 use crate::warm;
 use crate::workspace::Workspace;
@@ -84,7 +85,7 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<u8> {
         }
         stop.cancel();
     });
-    let answer = executor.execute_in(place, request, Duration::ZERO, Some(sender)).await;
+    let answer = executor.execute_in(place, request, Duration::ZERO, executor.reins(Some(sender))).await;
     printer.await.ok();
     finish(&answer?)
 }

@@ -19,16 +19,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Isolation as Wanted};
+use crate::executions::Executions;
 use crate::http;
 use crate::interpreters;
 use crate::pipeline::{Choice, Executor};
+use crate::report::{ExitReason, Reports};
 use crate::state::State;
+use crate::store::{Keeping, Store};
 use crate::telemetry::log::LogHandle;
 use crate::warm::{self, Warm};
 use crate::workspace::{Uids, Workspaces};
 
 /// How long clients have to take the last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(700);
+/// How long results of the last moment have to be written.
+const LAST_WRITES: Duration = Duration::from_millis(500);
 /// Descriptors that one execution takes while it runs, with room for its connection.
 const DESCRIPTORS_EACH: u64 = 16;
 /// Descriptors that the service itself takes, with room for connections that only ask or wait.
@@ -209,6 +214,8 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             anyhow::anyhow!("STATE_PATH = {path} is not usable: {error}; allowed: a folder that this user can write to")
         }
     })?;
+    let keeping = Keeping { retention: config.result_retention, most_bytes: Keeping::MOST_BYTES };
+    let store = Store::open(&config.state_path, keeping)?;
     let mut ahead = ahead(&config);
     fit_to_descriptors(&mut config, &mut ahead);
     let executor = Arc::new(build(&config, &state.instance, &ahead).await?);
@@ -220,15 +227,14 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let listener = http::server::listen((config.host, config.port).into()).with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;
-    if config.control_plane_url.is_some() {
-        tracing::warn!(
-            "CONTROL_PLANE_URL is set, but this version reports nothing yet: only doctor looks whether it answers"
-        );
-    }
     let address = listener.local_addr()?;
     for sentence in executor.lacks.get().into_iter().flatten() {
         tracing::warn!("{sentence}");
     }
+    let reports = Reports::start(&config, store.clone())?;
+    let executions = Executions::new(&config, Arc::clone(&executor), store.clone(), reports.clone());
+    let executions = Arc::new(executions);
+    executions.recover().await.with_context(|| store.path().display().to_string())?;
     let version = executor.isolation.version().map(|version| format!(" {version}")).unwrap_or_default();
     let (isolation, reason) = (executor.isolation.name(), &executor.choice.reason);
     tracing::info!("Isolation: {isolation}{version} ({reason})");
@@ -237,16 +243,19 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
 
     executor.keep_warm();
     let grace = config.shutdown_grace;
-    let service = Arc::new(http::Service::new(config, Arc::clone(&executor)));
+    let service = Arc::new(http::Service::new(config, Arc::clone(&executions)));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let stop_accepting = CancellationToken::new();
     let server =
         tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));
-    loop {
+    if let Some(reports) = &reports {
+        reports.ready(address.port());
+    }
+    let reason = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break ExitReason::Sigterm,
+            _ = interrupt.recv() => break ExitReason::Sigint,
             _ = hangup.recv() => {
                 let log = Arc::clone(&log);
                 tokio::task::spawn_blocking(move || {
@@ -256,16 +265,23 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
                 });
             }
         }
-    }
-    tracing::info!("Shutting down: {} running, {}s of grace", service.queue.running(), grace.as_secs());
-    service.queue.close();
-    finished_within(&service, grace).await;
+    };
+    tracing::info!("Shutting down: {} running, {}s of grace", executions.queue.running(), grace.as_secs());
+    executions.close();
+    ended_within(&executions, grace).await;
     executor.stop.cancel();
-    finished_within(&service, Duration::from_secs(1)).await;
+    ended_within(&executions, Duration::from_secs(1)).await;
+    executions.written_within(LAST_WRITES).await;
     stop_accepting.cancel();
     executor.warm.close();
-    tokio::time::timeout(LAST_ANSWERS, server).await.ok();
-    drop((service, executor));
+    let closed = async {
+        if let Some(reports) = &reports {
+            reports.close(reason).await;
+        }
+    };
+    tokio::join!(tokio::time::timeout(LAST_ANSWERS, server), closed).0.ok();
+    store.close().await;
+    drop((service, executions, executor));
     Ok(STOPPED)
 }
 
@@ -312,9 +328,9 @@ fn fit_to_descriptors(config: &mut Config, ahead: &mut warm::Settings) {
     }
 }
 
-async fn finished_within(service: &http::Service, time: Duration) {
+async fn ended_within(executions: &Executions, time: Duration) {
     let deadline = tokio::time::Instant::now() + time;
-    while service.queue.running() > 0 && tokio::time::Instant::now() < deadline {
+    while executions.queue.running() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

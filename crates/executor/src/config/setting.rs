@@ -127,7 +127,7 @@ macro_rules! shown_by_display {
 }
 
 shown_by_display! {
-    Text: String, IpAddr, Isolation, ExecuteMode, Level, Format;
+    Text: String, IpAddr, ExecuteMode, Isolation, Level, Format;
     Number: u16, u32, u64, usize, f64;
     Switch: bool;
 }

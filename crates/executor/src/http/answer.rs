@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(120);
 const PIECE: usize = 64 * 1024;
 
 /// A JSON answer that holds its share of the memory for answers until it is sent.
-pub fn json(bytes: Vec<u8>, held: Option<OwnedSemaphorePermit>) -> Response {
-    let body = HeldBody { rest: bytes.into(), deadline: Box::pin(sleep(ANSWER_TIME)), _held: held };
+pub fn json(bytes: Bytes, held: Option<Arc<OwnedSemaphorePermit>>) -> Response {
+    let body = HeldBody { rest: bytes, deadline: Box::pin(sleep(ANSWER_TIME)), _held: held };
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -40,7 +41,7 @@ pub fn json_weight(text: &str) -> usize {
 struct HeldBody {
     rest: Bytes,
     deadline: Pin<Box<Sleep>>,
-    _held: Option<OwnedSemaphorePermit>,
+    _held: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl HttpBody for HeldBody {

@@ -1,6 +1,9 @@
 //! The HTTP service: who may ask, what a body may be, and the routes.
 
-mod answer;
+mod about;
+pub mod answer;
+mod execute;
+mod executions;
 pub mod problem;
 mod routes;
 pub mod server;

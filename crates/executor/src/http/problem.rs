@@ -41,6 +41,10 @@ pub enum Problem {
     IsolationUnavailable(String),
     /// There is no room on the disk.
     InsufficientStorage,
+    /// There is no room on the disk for results.
+    NoRoomForState,
+    /// The execution's id is another request's, or what is asked for is over.
+    Conflict(&'static str, &'static str),
     /// Our fault; the log knows more.
     Internal,
 }
@@ -125,6 +129,13 @@ impl Problem {
                 "There is no room left for workspaces",
                 "Make room on the disk that holds WORKSPACE_PATH: remove old sessions there or move it to a larger disk",
             ),
+            Self::NoRoomForState => Row(
+                S::INSUFFICIENT_STORAGE,
+                "InsufficientStorage",
+                "There is no room left for results",
+                "Make room on the disk that holds STATE_PATH, or move it to a larger disk; it is noticed by itself",
+            ),
+            Self::Conflict(description, solution) => Row(S::CONFLICT, "Conflict", description, solution),
             Self::Internal => Row(
                 S::INTERNAL_SERVER_ERROR,
                 "InternalError",
@@ -132,6 +143,23 @@ impl Problem {
                 "Look for the request_id in the service's log; run `sandbox-executor doctor` on its machine",
             ),
         }
+    }
+
+    /// The execution's id is another request's.
+    pub const ANOTHER_REQUEST: Self = Self::Conflict(
+        "This execution_id belongs to a request with another body",
+        "Send the request as it was sent first to get its result, or use a new execution_id",
+    );
+
+    /// The execution has ended.
+    pub const HAS_ENDED: Self = Self::Conflict(
+        "The execution has ended already",
+        "GET /executions/{id} has its result; there is nothing to cancel",
+    );
+
+    /// What it is, in a sentence.
+    pub fn description(&self) -> &'static str {
+        self.row().2
     }
 
     fn detail(&self) -> Value {

@@ -133,7 +133,7 @@ impl ControlPlane {
     /// It was not taken.
     pub async fn call(&self, call: Call<'_>, body: Vec<u8>) -> Result<(), Failed> {
         let result = self.send(call, body).await;
-        let remedy = result.as_ref().map_err(|failed| failed.remedy).map(|()| ());
+        let remedy = result.as_ref().map_err(|failed| failed.remedy).copied();
         if self.course.lock().is_ok_and(|mut course| course.note(remedy, Instant::now())) {
             self.recovered.notify_one();
         }

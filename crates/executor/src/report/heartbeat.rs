@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::call::Call;
 use super::{ANSWER_FIRST, Shared, bodies};
 
+/// How long the first is put off: most short executions have ended by then.
+const FIRST: Duration = Duration::from_millis(5);
 /// Heartbeats under way at a time, of all executions.
 pub const AT_ONCE: usize = 16;
 /// One that is not on its way by then is dropped.
@@ -58,7 +60,7 @@ pub(super) fn start(shared: &Arc<Shared>, execution_id: &str) -> Heartbeats {
 /// When it ended; `None` if nothing is to be reported.
 async fn until_the_end(shared: &Shared, id: &str, mut end: oneshot::Receiver<Instant>) -> Option<Instant> {
     let start = Instant::now();
-    sleep_until(start + ANSWER_FIRST).await;
+    sleep_until(start + FIRST).await;
     let mut beats = tokio::time::interval_at(start + shared.heartbeat_interval, shared.heartbeat_interval);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

@@ -34,7 +34,7 @@ use call::ControlPlane;
 use heartbeat::Over;
 
 /// How long calls are put off, so that they don't take the CPU from sending the answer.
-const ANSWER_FIRST: Duration = Duration::from_millis(5);
+const ANSWER_FIRST: Duration = Duration::from_millis(3);
 
 /// The way to the control plane. Clones are the same.
 #[derive(Clone)]

@@ -47,7 +47,7 @@ pub(super) struct Keeper {
     thread: Option<JoinHandle<()>>,
 }
 
-type Reply = Option<oneshot::Receiver<Result<i64, StoreError>>>;
+type Reply = oneshot::Receiver<Result<i64, StoreError>>;
 
 impl Keeper {
     /// Starts it; without one the file only grows.
@@ -209,7 +209,7 @@ impl<F: Fn(Change) -> Reply> Round<F> {
     }
 
     fn change(&self, change: Change) -> Result<i64, StoreError> {
-        let closed = || StoreError::Failed("the store is closed".into());
-        (self.send)(change).ok_or_else(closed)?.blocking_recv().map_err(|_| closed())?
+        let reply = (self.send)(change).blocking_recv();
+        reply.unwrap_or_else(|_| Err(StoreError::Failed("the store is closed".into())))
     }
 }

@@ -53,7 +53,7 @@ struct Inner {
 /// What a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wait {
-    /// Nothing: it is written within a few milliseconds.
+    /// Nothing: it is written within a few milliseconds, with others.
     Nothing,
     /// That it survives the process.
     Written,
@@ -146,6 +146,11 @@ impl Status {
     /// From how it is written.
     pub fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, status)| *status)
+    }
+
+    /// All of them, for people.
+    pub fn names() -> String {
+        Self::NAMES.map(|(name, _)| name).join(", ")
     }
 
     /// Whether it is an end.
@@ -249,8 +254,12 @@ impl Store {
     }
 
     /// Forgets an execution whose program never ran, as if it had never been sent.
-    pub fn forget(&self, seq: i64) {
-        drop(self.change(Change::Forget { seq }, Wait::Nothing));
+    ///
+    /// # Errors
+    /// It is not forgotten yet; of the future.
+    pub fn forget(&self, seq: i64, wait: Wait) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let written = self.change(Change::Forget { seq }, wait);
+        async { written.await.map(drop) }
     }
 
     /// Has everything that was changed so far synced to the disk.
@@ -275,14 +284,14 @@ impl Store {
         tokio::task::spawn_blocking(move || store.0.writer.close()).await.ok();
     }
 
+    /// Whether nothing is written any more.
+    pub fn is_closed(&self) -> bool {
+        self.0.writer.is_closed()
+    }
+
     fn change(&self, change: Change, wait: Wait) -> impl Future<Output = Result<i64, StoreError>> + Send + use<> {
         let reply = self.0.writer.send(change, wait);
-        async move {
-            match reply {
-                Some(reply) => reply.await.unwrap_or_else(|_| Err(StoreError::Failed("the store is closed".into()))),
-                None => Ok(0),
-            }
-        }
+        async { reply.await.unwrap_or_else(|_| Err(StoreError::Failed("the store is closed".into()))) }
     }
 
     /// Reads on a thread that may block.

@@ -97,13 +97,25 @@ impl Store {
         read.map_err(|error| StoreError::of(&error))
     }
 
-    /// How many bytes the result of an execution has, if it has one.
+    /// How many bytes the result of an execution has, and how it ended, if it has one.
     ///
     /// # Errors
     /// As of reading.
-    pub async fn result_bytes(&self, seq: i64) -> Result<Option<usize>, StoreError> {
+    pub async fn result_bytes(&self, seq: i64) -> Result<Option<(usize, Status)>, StoreError> {
         self.read(move |connection| {
-            let sql = "SELECT length(body) FROM results WHERE seq = ?1";
+            let sql = "SELECT length(body), status FROM results JOIN executions USING (seq) WHERE seq = ?1";
+            connection.prepare_cached(sql)?.query_row([seq], |row| Ok((row.get(0)?, status(row, 1)?))).optional()
+        })
+        .await
+    }
+
+    /// How many bytes the request of an execution that waits has.
+    ///
+    /// # Errors
+    /// As of reading.
+    pub async fn request_bytes(&self, seq: i64) -> Result<Option<usize>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT length(body) FROM requests WHERE seq = ?1";
             connection.prepare_cached(sql)?.query_row([seq], |row| row.get(0)).optional()
         })
         .await

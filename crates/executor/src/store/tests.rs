@@ -65,7 +65,7 @@ async fn an_execution_is_found_again_at_each_of_its_stages() {
     let expected = Known { seq: record.seq, digest: Some([7; 32]), status: Status::Completed };
     assert_eq!(store.known("one").unwrap(), Some(expected));
     assert_eq!(store.result("one").await.unwrap().unwrap(), b"{}");
-    assert_eq!(store.result_bytes(record.seq).await.unwrap(), Some(2));
+    assert_eq!(store.result_bytes(record.seq).await.unwrap(), Some((2, Status::Completed)));
     assert!(store.unfinished().await.unwrap().is_empty());
     assert_eq!(store.known("two").unwrap(), None);
 }
@@ -92,8 +92,7 @@ async fn one_that_was_forgotten_was_never_there() {
     let store = place.open();
     let record = record(&store, "one");
     store.begin(record.clone(), 2, Wait::Written).await.unwrap();
-    store.forget(record.seq);
-    store.flush().await.unwrap();
+    store.forget(record.seq, Wait::Written).await.unwrap();
     assert_eq!(store.known("one").unwrap(), None);
     let again = self::record(&store, "one");
     store.begin(again, 2, Wait::Written).await.unwrap();

@@ -118,9 +118,14 @@ impl Writer {
         *lock(&self.keeper) = Keeper::start(path, keeping, Arc::clone(&self.clock), send);
     }
 
-    /// Sends a change; what comes of it where somebody waits.
-    pub(super) fn send(&self, change: Change, wait: Wait) -> Option<oneshot::Receiver<Result<i64, StoreError>>> {
+    /// Sends a change; what comes of it.
+    pub(super) fn send(&self, change: Change, wait: Wait) -> oneshot::Receiver<Result<i64, StoreError>> {
         self.queue.push(change, wait)
+    }
+
+    /// Whether what is sent is refused.
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.queue.waiting).closed
     }
 
     /// Writes and syncs what is left, and ends the threads. What is sent afterwards is refused.
@@ -146,11 +151,8 @@ impl Drop for Writer {
 }
 
 impl Queue {
-    fn push(&self, change: Change, wait: Wait) -> Option<oneshot::Receiver<Result<i64, StoreError>>> {
-        let (reply, receiver) = match wait {
-            Wait::Nothing => (None, None),
-            _ => Some(oneshot::channel()).unzip(),
-        };
+    fn push(&self, change: Change, wait: Wait) -> oneshot::Receiver<Result<i64, StoreError>> {
+        let (reply, receiver) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
         if waiting.closed {
             // Dropping the reply says so.
@@ -158,7 +160,7 @@ impl Queue {
         }
         let wakes = waiting.jobs.is_empty() || (wait != Wait::Nothing && !waiting.urgent);
         waiting.urgent |= wait != Wait::Nothing;
-        waiting.jobs.push(Job { change, wait, reply });
+        waiting.jobs.push(Job { change, wait, reply: Some(reply) });
         drop(waiting);
         if wakes {
             self.arrived.notify_one();

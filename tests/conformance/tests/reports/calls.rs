@@ -183,7 +183,7 @@ fn the_end_is_told_when_the_grace_is_over_and_so_is_what_it_ended() {
         assert_eq!(exited.json()["exit_reason"], reason);
         // What the end of the service ended is told before it.
         let result = plane.result_of("cut", 1);
-        assert_eq!((&result["status"], &result["exit_code"]), (&json!("failed"), &json!(137)), "{result}");
+        assert_eq!((&result["status"], &result["exit_code"]), (&json!("crashed"), &json!(137)), "{result}");
         assert_eq!(plane.calls().last().map(|call| call.kind), Some(Kind::Exited));
     }
 }

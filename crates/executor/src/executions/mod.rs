@@ -1,0 +1,530 @@
+//! The way of an execution, on one page: admitted → recorded → workspace, sandbox, program, verdict ([`crate::pipeline`]) → recorded →
+//! answered and reported.
+//!
+//! An id is claimed first: whoever comes second with it waits for the first one's result, or is told that the id is another
+//! request's. What is promised to outlive what is in [`crate::store`] before the promise: an accepted execution before it is
+//! accepted, the start of one that can be sent again before its program gets the request, its result before it is answered. Where
+//! nobody can ask twice, writing goes on behind the answer.
+
+mod live;
+mod recover;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::verdict::{Kind, Status as Ended};
+use sandbox::error::Stage;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::admission::queue::{Queue, Refused, Slot, Ticket};
+use crate::admission::request::{self, Ceilings, ExecuteRequest, Violation};
+use crate::answer::Answer;
+use crate::config::Config;
+use crate::http::answer::json_weight;
+use crate::http::problem::Problem;
+use crate::offload::offload;
+use crate::pipeline::{Executor, Failed, Reins};
+use crate::report::{Heartbeats, Reports};
+use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
+pub use live::Done;
+use live::{End, Entry, Live, Taken};
+pub use view::{Cancelled, Found, Page, parse_cursor};
+
+/// How long clearing away waits, so that it does not take the CPU from sending the answer.
+const ANSWER_FIRST: Duration = Duration::from_millis(2);
+/// What requests and answers are counted in.
+const KIB: usize = 1024;
+/// What answers may hold that clients have not taken yet.
+const ANSWERS_KIB: usize = 256 * 1024;
+/// How often to look whether a result that could not be written is written by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// All executions of a service: under way, and ended.
+pub struct Executions {
+    /// What runs them.
+    pub executor: Arc<Executor>,
+    /// Who may run when.
+    pub queue: Arc<Queue>,
+    /// What survives of them.
+    pub store: Store,
+    ceilings: Ceilings,
+    live: Live,
+    /// The way to the control plane, if it is to get their results.
+    pub reports: Option<Reports>,
+    /// Memory for requests that waited in the store.
+    requests: Arc<Semaphore>,
+    requests_kib: usize,
+    answers: Arc<Semaphore>,
+    under_way: TaskTracker,
+}
+
+/// What a request takes of the memory for them.
+pub type Held = Vec<OwnedSemaphorePermit>;
+
+/// The place of one that ran, and its heartbeats.
+type Ran = ((Slot, Held), Option<Heartbeats>);
+
+/// An id of ours alone. Dropping it gives it up: others may have it then, unless its program may have run.
+struct Claim {
+    executions: Arc<Executions>,
+    entry: Arc<Entry>,
+}
+
+/// Whose an id is.
+enum Claimed {
+    /// Ours.
+    Ours(Claim),
+    /// The same request's, which is under way.
+    UnderWay(Arc<Entry>),
+    /// The same request's, which has ended; its place.
+    Ended(i64),
+}
+
+/// What becomes of an execution that nobody waits for.
+pub enum Submitted {
+    /// It has this id, and is there.
+    Accepted(String, Status),
+    /// The one of this id was there before and has ended.
+    Ended(String, Done),
+}
+
+impl Executions {
+    /// Those in this store.
+    pub fn new(config: &Config, executor: Arc<Executor>, store: Store, reports: Option<Reports>) -> Self {
+        // Eight of the largest requests, or as many smaller ones, are held in memory at a time.
+        let requests_kib = (config.max_body_bytes as usize).saturating_mul(8) / KIB;
+        let requests_kib = requests_kib.clamp(1, u32::MAX as usize / 2);
+        Self {
+            executor,
+            queue: Arc::new(Queue::new(config.max_concurrent_executions, config.max_queued_executions)),
+            store,
+            ceilings: Ceilings::of(config),
+            live: Live::default(),
+            reports,
+            requests: Arc::new(Semaphore::new(requests_kib)),
+            requests_kib,
+            answers: Arc::new(Semaphore::new(ANSWERS_KIB)),
+            under_way: TaskTracker::new(),
+        }
+    }
+
+    /// Runs a request for a client that waits; `held` is what its body takes of the memory for bodies.
+    ///
+    /// # Errors
+    /// Why there is no result.
+    pub async fn run(
+        self: &Arc<Self>,
+        request: ExecuteRequest,
+        request_id: String,
+        held: Held,
+    ) -> Result<Done, Problem> {
+        let claim = loop {
+            match self.claim(&request)? {
+                Claimed::Ours(claim) => break claim,
+                Claimed::UnderWay(entry) => match entry.end().await {
+                    End::Answered(done) => return Ok(done),
+                    End::Refused(problem) => return Err(problem),
+                    End::Gone => {}
+                },
+                Claimed::Ended(seq) => {
+                    if let Some(done) = self.stored(seq).await? {
+                        return Ok(done);
+                    }
+                }
+            }
+        };
+        self.store.room().map_err(|error| problem_of_store(&error))?;
+        let entry = Arc::clone(&claim.entry);
+        let slot = tokio::select! {
+            slot = self.slot() => Some(slot?),
+            () = entry.stop.cancelled() => None,
+        };
+        // A task of its own: what has started ends in order, also when the client does not wait for it.
+        let executions = Arc::clone(self);
+        self.under_way.spawn(async move {
+            match slot {
+                Some(slot) => executions.way(claim, request, (slot, held), Wait::Written, &request_id).await,
+                None => executions.never_ran(claim, cancelled).await,
+            }
+        });
+        match entry.end().await {
+            End::Answered(done) => Ok(done),
+            End::Refused(problem) => Err(problem),
+            End::Gone => Err(Problem::Internal),
+        }
+    }
+
+    /// Accepts a request that is run later, whoever waits for it, also after a restart; `body` is what it was read from.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub async fn submit(self: &Arc<Self>, request: ExecuteRequest, body: Bytes) -> Result<Submitted, Problem> {
+        self.executor.interpreter(request.language).map_err(|failed| problem_of(&failed))?;
+        let claim = loop {
+            match self.claim(&request)? {
+                Claimed::Ours(claim) => break claim,
+                Claimed::UnderWay(entry) => {
+                    return Ok(Submitted::Accepted(entry.record.id.clone(), entry.status()));
+                }
+                Claimed::Ended(seq) => {
+                    if let Some(done) = self.stored(seq).await? {
+                        return Ok(Submitted::Ended(request.execution_id, done));
+                    }
+                }
+            }
+        };
+        self.store.room().map_err(|error| problem_of_store(&error))?;
+        let ticket = self.queue.enter().map_err(problem_of_queue)?;
+        // A task of its own: a client that leaves in the middle does not leave half of it.
+        let executions = Arc::clone(self);
+        let accepted = self.under_way.spawn(async move {
+            let record = claim.entry.record.clone();
+            let id = record.id.clone();
+            executions.store.accept(record, body).await.map_err(|error| problem_of_store(&error))?;
+            executions.clone().await_turn(claim, ticket);
+            Ok(Submitted::Accepted(id, Status::Pending))
+        });
+        accepted.await.unwrap_or(Err(Problem::Internal))
+    }
+
+    /// Nothing new is started from now on.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Waits until everything that was started is written, for so long.
+    pub async fn written_within(&self, time: Duration) {
+        self.under_way.close();
+        tokio::time::timeout(time, self.under_way.wait()).await.ok();
+    }
+
+    async fn slot(&self) -> Result<Slot, Problem> {
+        self.queue.enter().map_err(problem_of_queue)?.turn().await.map_err(problem_of_queue)
+    }
+
+    /// Who has the request's id: it, the same request, or another one.
+    fn claim(self: &Arc<Self>, request: &ExecuteRequest) -> Result<Claimed, Problem> {
+        loop {
+            // An id that we made up is new.
+            let left = request.digest.map(|_| self.live.left());
+            let known = request.digest.map(|_| self.store.known(&request.execution_id)).transpose();
+            match known.map_err(|error| problem_of_store(&error))?.flatten() {
+                // One without a result is under way, and found below.
+                Some(known) if known.status.is_end() => {
+                    return if known.digest == request.digest {
+                        Ok(Claimed::Ended(known.seq))
+                    } else {
+                        Err(Problem::ANOTHER_REQUEST)
+                    };
+                }
+                _ => {}
+            }
+            let record = Record {
+                seq: self.store.next_seq(),
+                id: request.execution_id.clone(),
+                session_id: request.session_id.clone(),
+                language: request.language.name().to_owned(),
+                digest: request.digest,
+                created_ms: now_ms(),
+            };
+            match self.live.enter(record, self.executor.stop.child_token(), left) {
+                Ok(entry) => return Ok(Claimed::Ours(Claim { executions: Arc::clone(self), entry })),
+                Err(Taken::By(entry)) if entry.record.digest == request.digest => return Ok(Claimed::UnderWay(entry)),
+                Err(Taken::By(_)) => return Err(Problem::ANOTHER_REQUEST),
+                Err(Taken::Perhaps) => {}
+            }
+        }
+    }
+
+    /// Runs an accepted execution when its turn has come.
+    fn await_turn(self: Arc<Self>, claim: Claim, ticket: Ticket) {
+        let executions = Arc::clone(&self);
+        self.under_way.spawn(async move {
+            let slot = tokio::select! {
+                slot = ticket.turn() => Some(slot),
+                () = claim.entry.stop.cancelled() => None,
+            };
+            let slot = match slot {
+                Some(Ok(slot)) => slot,
+                // The service goes down; it runs after the next start.
+                Some(Err(_)) => return,
+                None => return executions.never_ran(claim, cancelled).await,
+            };
+            match executions.request_of(&claim.entry.record).await {
+                Ok((request, held)) => {
+                    executions.way(claim, request, (slot, held), Wait::Durable, "none").await;
+                }
+                Err(why) => executions.never_ran(claim, |record| failed(record, &why)).await,
+            }
+        });
+    }
+
+    /// The request of an accepted execution, with its share of the memory for them.
+    async fn request_of(&self, record: &Record) -> Result<(ExecuteRequest, Held), String> {
+        let lost = || "The stored request is not there any more".to_owned();
+        let bytes = self.store.request_bytes(record.seq).await.map_err(|error| error.to_string())?.ok_or_else(lost)?;
+        let share = (bytes / KIB).min(self.requests_kib) as u32;
+        let held = Arc::clone(&self.requests).acquire_many_owned(share).await.into_iter().collect();
+        let body = self.store.request(record.seq).await.map_err(|error| error.to_string())?.ok_or_else(lost)?;
+        let ceilings = self.ceilings.clone();
+        let parsed = offload(bytes, move || request::parse(&body, &ceilings)).await;
+        let request = parsed.map_err(|violations| {
+            let all: Vec<String> = violations.iter().map(|one| format!("{}: {}", one.field, one.message)).collect();
+            format!(
+                "The request was accepted by a service with other settings; now it is not valid: {}",
+                all.join("; ")
+            )
+        })?;
+        Ok((ExecuteRequest { execution_id: record.id.clone(), digest: record.digest, ..request }, held))
+    }
+
+    /// From the slot to the result. `Wait::Durable` for one that was accepted before.
+    async fn way(&self, claim: Claim, request: ExecuteRequest, place: (Slot, Held), wait: Wait, request_id: &str) {
+        let entry = Arc::clone(&claim.entry);
+        let was_accepted = wait == Wait::Durable;
+        // Nobody can send an id again that we made up.
+        let wait =
+            if was_accepted || request.digest.is_some() || self.reports.is_some() { wait } else { Wait::Nothing };
+        let started_ms = now_ms();
+        entry.start(started_ms);
+        let heartbeats = self.reports.as_ref().map(|reports| reports.started(&entry.record.id));
+        let recorded = self.store.begin(entry.record.clone(), started_ms, wait);
+        let reins = Reins {
+            live: None,
+            recorded: if wait == Wait::Nothing { Box::pin(std::future::ready(Ok(()))) } else { Box::pin(recorded) },
+            stop: entry.stop.clone(),
+        };
+        let answer = match self.executor.execute(request, place.0.waited, reins).await {
+            // Nobody asked for it: the service goes down.
+            Ok(answer) if answer.status == Ended::Cancelled && !entry.is_cancelled() => {
+                recover::log_crash(&entry.record);
+                answer.crashed()
+            }
+            Ok(answer) => answer,
+            Err(error) => {
+                let problem = problem_of(&error);
+                log_failed(&error, &problem, request_id, &entry.record.id);
+                if !was_accepted && !matches!(error, Failed::Midway(_)) {
+                    let forgotten = self.store.forget(entry.record.seq, wait);
+                    if wait != Wait::Nothing {
+                        forgotten.await.ok();
+                    }
+                    return claim.refuse(problem);
+                }
+                failed(&entry.record, &reason_of(&error))
+            }
+        };
+        self.settle(claim, answer, Some((place, heartbeats)), wait).await;
+    }
+
+    /// The end of one that waited and will not run.
+    async fn never_ran(&self, claim: Claim, answer: impl FnOnce(&Record) -> Answer) {
+        let answer = answer(&claim.entry.record);
+        tracing::info!(
+            execution_id = answer.execution_id,
+            "{}: {} (it did not start)",
+            answer.message,
+            answer.execution_id
+        );
+        self.settle(claim, answer, None, Wait::Written).await;
+    }
+
+    /// Records a result and gives it to whoever waits; the place is kept until there is memory for it.
+    async fn settle(&self, claim: Claim, mut answer: Answer, ran: Option<Ran>, wait: Wait) {
+        let (entry, leftovers) = (&claim.entry, answer.leftovers.take());
+        let (status, exit_code, execution_time) = (status_of(answer.status), answer.exit_code, answer.execution_time);
+        let (body, held) = self.bytes_of(answer).await;
+        let finished = Finished {
+            status,
+            exit_code,
+            started_ms: entry.started().map(|start| start.ms),
+            finished_ms: now_ms(),
+            execution_time,
+            body: body.clone(),
+            to_report: self.reports.is_some(),
+        };
+        let mut written = std::pin::pin!(self.store.finish(entry.record.clone(), finished, wait));
+        let heartbeats = ran.and_then(|(_place, heartbeats)| heartbeats);
+        let mut outcome = if wait == Wait::Nothing { None } else { Some(written.as_mut().await) };
+        entry.ends(End::Answered(Done { status, body, held: held.map(Arc::new) }));
+        if leftovers.is_some() {
+            tokio::time::sleep(ANSWER_FIRST).await;
+            drop(leftovers);
+        }
+        if outcome.is_none() {
+            outcome = Some(written.await);
+        }
+        if let Some(Err(error)) = outcome {
+            self.written_later(&entry.record, &error).await;
+        }
+        self.report(&entry.record.id, heartbeats);
+        self.live.leave(entry);
+    }
+
+    /// Has the result, which is written, sent to the control plane.
+    fn report(&self, id: &str, heartbeats: Option<Heartbeats>) {
+        match (&self.reports, heartbeats) {
+            (Some(reports), Some(heartbeats)) => reports.finished(heartbeats),
+            (Some(reports), None) => reports.finished_unstarted(id),
+            (None, _) => {}
+        }
+    }
+
+    /// Waits for a result that could not be written at once; the store tries again.
+    async fn written_later(&self, record: &Record, error: &StoreError) {
+        tracing::warn!(execution_id = record.id, "The result is kept in memory: {error} (execution: {})", record.id);
+        let is_written =
+            || self.store.known(&record.id).is_ok_and(|known| known.is_some_and(|one| one.status.is_end()));
+        while !is_written() && !self.store.is_closed() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The answer as JSON, which holds its share of the memory for answers.
+    async fn bytes_of(&self, answer: Answer) -> (Bytes, Option<OwnedSemaphorePermit>) {
+        let value = answer.return_value.as_ref().map_or(0, |value| value.get().len());
+        let size = answer.stdout.len() + answer.stderr.len() + value;
+        let (answer, weight) = offload(size, move || {
+            let weight = json_weight(&answer.stdout) + json_weight(&answer.stderr);
+            (answer, weight)
+        })
+        .await;
+        // Before it is made, so that no more is made than may be held.
+        let held = self.share(weight + value).await;
+        let bytes = offload(size, move || {
+            let mut bytes = Vec::with_capacity(weight + value + KIB);
+            serde_json::to_writer(&mut bytes, &answer).map(|()| bytes)
+        })
+        .await;
+        (bytes.unwrap_or_default().into(), held)
+    }
+
+    /// A share of the memory for answers.
+    async fn share(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let share = (bytes / KIB).min(ANSWERS_KIB) as u32;
+        Arc::clone(&self.answers).acquire_many_owned(share).await.ok()
+    }
+
+    /// The result of one that has ended; `None` when it has just left.
+    async fn stored(&self, seq: i64) -> Result<Option<Done>, Problem> {
+        let bytes = self.store.result_bytes(seq).await.map_err(|error| problem_of_store(&error))?;
+        let Some((bytes, status)) = bytes else { return Ok(None) };
+        let held = self.share(bytes).await.map(Arc::new);
+        let body = self.store.result_at(seq).await.map_err(|error| problem_of_store(&error))?;
+        Ok(body.map(|body| Done { status, body: body.into(), held }))
+    }
+}
+
+impl Claim {
+    /// Its program was not run, and it was never there.
+    fn refuse(self, problem: Problem) {
+        self.entry.ends(End::Refused(problem));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.entry.done().is_some() {
+            return;
+        }
+        // A fault of ours in the middle: what may have run is never run again.
+        if self.entry.started().is_some() && std::thread::panicking() {
+            let answer = failed(&self.entry.record, "A fault of the executor's own");
+            let finished = Finished {
+                status: Status::Failed,
+                exit_code: None,
+                started_ms: self.entry.started().map(|start| start.ms),
+                finished_ms: now_ms(),
+                execution_time: 0.0,
+                body: serde_json::to_vec(&answer).unwrap_or_default().into(),
+                to_report: self.executions.reports.is_some(),
+            };
+            drop(self.executions.store.finish(self.entry.record.clone(), finished, Wait::Written));
+            self.entry.ends(End::Refused(Problem::Internal));
+        }
+        self.executions.live.leave(&self.entry);
+        self.entry.ends(End::Gone);
+    }
+}
+
+/// The result of one that was cancelled before it started.
+fn cancelled(record: &Record) -> Answer {
+    Answer::without_run(record, Ended::Cancelled, Kind::Cancelled, "Execution cancelled")
+}
+
+/// The result of one that a fault of ours ended.
+fn failed(record: &Record, why: &str) -> Answer {
+    Answer::without_run(record, Ended::Failed, Kind::Sandbox, why)
+}
+
+fn status_of(ended: Ended) -> Status {
+    match ended {
+        Ended::Completed => Status::Completed,
+        Ended::Failed => Status::Failed,
+        Ended::Timeout => Status::Timeout,
+        Ended::Cancelled => Status::Cancelled,
+        Ended::Crashed => Status::Crashed,
+    }
+}
+
+/// The wall clock, for people: nothing is decided by it.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn problem_of_queue(refused: Refused) -> Problem {
+    match refused {
+        Refused::Full => Problem::QueueFull,
+        Refused::Closed => Problem::ShuttingDown,
+    }
+}
+
+fn problem_of_store(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Full => Problem::NoRoomForState,
+        StoreError::Failed(why) => {
+            tracing::error!("The store can't be used: {why}");
+            Problem::Internal
+        }
+    }
+}
+
+/// What the caller gets to know; the log gets the rest under the request's id.
+fn problem_of(failed: &Failed) -> Problem {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match failed {
+        Failed::Language(reason) => Problem::Validation(vec![Violation::new("language", reason)]),
+        Failed::WorkingDirectory(reason) => Problem::Validation(vec![Violation::new("working_directory", reason)]),
+        Failed::Workspace(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => Problem::InsufficientStorage,
+        Failed::Record(StoreError::Full) => Problem::NoRoomForState,
+        Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
+            Problem::IsolationUnavailable("the sandbox could not be set up".into())
+        }
+        Failed::Workspace(_) | Failed::Sandbox(_) | Failed::Midway(_) | Failed::Record(_) => Problem::Internal,
+    }
+}
+
+/// The same in the result of an execution that has to have one, without internals.
+fn reason_of(error: &Failed) -> String {
+    match problem_of(error) {
+        Problem::Validation(violations) => {
+            violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("; ")
+        }
+        problem @ (Problem::InsufficientStorage | Problem::NoRoomForState) => problem.description().to_owned(),
+        Problem::IsolationUnavailable(reason) => format!("Code can't be run in isolation: {reason}"),
+        _ => "The sandbox failed; the service's log says why".to_owned(),
+    }
+}
+
+fn log_failed(failed: &Failed, problem: &Problem, request_id: &str, execution_id: &str) {
+    let what = match problem {
+        Problem::Validation(_) => return,
+        Problem::IsolationUnavailable(_) => "Isolation setup failed",
+        _ => "Execution could not be run",
+    };
+    tracing::error!(request_id, execution_id, "{what}: {failed} (execution: {execution_id}, request: {request_id})");
+}

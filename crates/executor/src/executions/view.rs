@@ -1,0 +1,180 @@
+//! Executions as clients look at them: one, a list, and the wish that one ends.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::live::{End, Entry};
+use super::{Done, Executions, problem_of_store};
+use crate::answer::milliseconds;
+use crate::http::problem::Problem;
+use crate::store::{Filter, Row, Status};
+
+/// One execution.
+pub enum Found {
+    /// It has ended.
+    Done(Done),
+    /// It has not.
+    UnderWay(Value),
+}
+
+/// What came of the wish to end one.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// Nothing of it is alive.
+    Yes,
+    /// It had ended before.
+    TooLate,
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+pub struct Page {
+    executions: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+impl Executions {
+    /// The execution of this id.
+    ///
+    /// # Errors
+    /// There is none, or the store can't be read.
+    pub async fn find(&self, id: &str) -> Result<Found, Problem> {
+        // It may end between the two places; then it is in the second.
+        if let Some(entry) = self.live.get(id) {
+            return Ok(entry.done().map_or_else(|| Found::UnderWay(under_way(&entry)), Found::Done));
+        }
+        let known = self.store.known(id).map_err(|error| problem_of_store(&error))?.ok_or(Problem::NotFound)?;
+        Ok(Found::Done(self.stored(known.seq).await?.ok_or(Problem::NotFound)?))
+    }
+
+    /// Ends the execution of this id.
+    ///
+    /// # Errors
+    /// There is none, or the store can't be read.
+    pub async fn cancel(&self, id: &str) -> Result<Cancelled, Problem> {
+        let Some(entry) = self.live.get(id) else {
+            let known = self.store.known(id).map_err(|error| problem_of_store(&error))?;
+            return known.map(|_| Cancelled::TooLate).ok_or(Problem::NotFound);
+        };
+        if entry.done().is_some() {
+            return Ok(Cancelled::TooLate);
+        }
+        entry.cancel();
+        match entry.end().await {
+            End::Answered(done) if done.status == Status::Cancelled => Ok(Cancelled::Yes),
+            End::Answered(_) => Ok(Cancelled::TooLate),
+            End::Refused(_) | End::Gone => Err(Problem::NotFound),
+        }
+    }
+
+    /// Executions, newest first: `most` of those that the filter lets through.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn list(&self, filter: Filter, most: usize) -> Result<Page, Problem> {
+        let lets_through = |entry: &Entry| {
+            filter.session_id.as_ref().is_none_or(|session| entry.record.session_id.as_ref() == Some(session))
+                && filter.status.is_none_or(|status| entry.status() == status)
+                && filter.before_seq.is_none_or(|before| entry.record.seq < before)
+        };
+        let live = self.live.all();
+        let seqs: HashSet<i64> = live.iter().map(|entry| entry.record.seq).collect();
+        let mut found: Vec<(i64, Value)> =
+            live.iter().filter(|entry| lets_through(entry)).map(|entry| (entry.record.seq, live_row(entry))).collect();
+        // What is under way is there as it is now; its row in the store may be older.
+        let rows = self.store.list(filter, most + 1 + seqs.len()).await.map_err(|error| problem_of_store(&error))?;
+        found.extend(rows.iter().filter(|row| !seqs.contains(&row.seq)).map(|row| (row.seq, stored_row(row))));
+        found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        let is_more = found.len() > most;
+        found.truncate(most);
+        let next_cursor = found.last().filter(|_| is_more).map(|(seq, _)| cursor(*seq));
+        Ok(Page { executions: found.into_iter().map(|(_, row)| row).collect(), next_cursor })
+    }
+}
+
+/// One that has not ended.
+fn under_way(entry: &Entry) -> Value {
+    let status = entry.status();
+    let elapsed = entry.elapsed();
+    json!({
+        "execution_id": entry.record.id,
+        "session_id": entry.record.session_id,
+        "status": status.name(),
+        "message": if status == Status::Pending { "Execution pending" } else { "Execution running" },
+        "created_at": rfc3339(entry.record.created_ms),
+        "started_at": entry.started().map(|start| rfc3339(start.ms)),
+        "execution_time": elapsed.as_secs_f64(),
+        "metrics": {"duration_ms": milliseconds(elapsed)},
+    })
+}
+
+fn live_row(entry: &Entry) -> Value {
+    json!({
+        "execution_id": entry.record.id,
+        "session_id": entry.record.session_id,
+        "language": entry.record.language,
+        "status": entry.status().name(),
+        "exit_code": null,
+        "created_at": rfc3339(entry.record.created_ms),
+        "started_at": entry.started().map(|start| rfc3339(start.ms)),
+        "finished_at": null,
+        "execution_time": entry.started().map(|_| entry.elapsed().as_secs_f64()),
+    })
+}
+
+fn stored_row(row: &Row) -> Value {
+    json!({
+        "execution_id": row.id,
+        "session_id": row.session_id,
+        "language": row.language,
+        "status": row.status.name(),
+        "exit_code": row.exit_code,
+        "created_at": rfc3339(row.created_ms),
+        "started_at": row.started_ms.map(rfc3339),
+        "finished_at": row.finished_ms.map(rfc3339),
+        "execution_time": row.execution_time,
+    })
+}
+
+/// Where a list goes on: opaque to clients, who would otherwise count with it.
+pub fn cursor(seq: i64) -> String {
+    format!("c{:x}", seq ^ CURSOR_MASK)
+}
+
+/// What a cursor stands for, if it is one.
+pub fn parse_cursor(cursor: &str) -> Option<i64> {
+    let seq = i64::from_str_radix(cursor.strip_prefix('c')?, 16).ok()? ^ CURSOR_MASK;
+    (seq > 0).then_some(seq)
+}
+
+const CURSOR_MASK: i64 = 0x2b1d_97a4_5c3e;
+
+/// A time as people and programs read it.
+fn rfc3339(ms: i64) -> Option<String> {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()?;
+    time.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_what_it_stands_for() {
+        for seq in [1, 2, 1000, i64::from(u32::MAX), 1 << 50] {
+            assert_eq!(parse_cursor(&cursor(seq)), Some(seq));
+        }
+        for wrong in ["", "c", "5", "c-1", "cxyz", "c1"] {
+            assert!(parse_cursor(wrong).is_none_or(|seq| seq > 0 && wrong == "c1"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_utc_to_the_millisecond() {
+        assert_eq!(rfc3339(1_767_952_800_001).as_deref(), Some("2026-01-09T10:00:00.001Z"));
+    }
+}
