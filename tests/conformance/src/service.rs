@@ -150,6 +150,12 @@ impl Service {
         Service::launch(Home::new(), environment, turn(true))
     }
 
+    /// Another one beside this one, in the same turn.
+    #[track_caller]
+    pub fn beside(&self, environment: &[(&str, &str)]) -> Service {
+        Service::launch(Home::new(), environment, None)
+    }
+
     /// The same, started by another program that ends in executing what it gets as its last arguments.
     #[track_caller]
     pub fn started_by(outer: &[&str], home: Home, environment: &[(&str, &str)]) -> Service {

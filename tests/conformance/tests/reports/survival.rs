@@ -104,7 +104,12 @@ fn kills(count: usize) {
     plane.behave(misbehaving(Dice(seed + 1)));
     let acknowledged = Mutex::new(BTreeSet::new());
     let next = AtomicUsize::new(0);
-    let settings = [("EXECUTE_MODE", "async"), ("HEARTBEAT_INTERVAL", "1"), ("MAX_CONCURRENT_EXECUTIONS", "4")];
+    let settings = [
+        ("EXECUTE_MODE", "async"),
+        ("HEARTBEAT_INTERVAL", "1"),
+        ("MAX_CONCURRENT_EXECUTIONS", "4"),
+        ("MAX_QUEUED_EXECUTIONS", "20"),
+    ];
     let mut home = Home::new();
     for _ in 0..count {
         let service = reporting_at(home, &plane, &settings);
@@ -171,7 +176,10 @@ fn load(service: &Service, next: &AtomicUsize, acknowledged: &Mutex<BTreeSet<Str
             Ok(answer) if answer.status == 200 => {
                 acknowledged.lock().expect("nobody panicked").insert(id);
             }
-            Ok(answer) => assert_eq!(answer.status, 503, "{}", String::from_utf8_lossy(&answer.body)),
+            Ok(answer) => {
+                assert_eq!(answer.status, 503, "{}", String::from_utf8_lossy(&answer.body));
+                std::thread::sleep(Duration::from_millis(20));
+            }
             Err(_) => return,
         }
     }
