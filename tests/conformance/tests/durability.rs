@@ -1,6 +1,8 @@
 //! Nothing that was accepted is lost: the service is killed, stopped, started again, finds its disk full, its file damaged.
 
-use conformance::{Home, Service, assert_completed, is_root, output_within, process, processes_named, read_response, wait_until};
+use conformance::{
+    Home, Service, assert_completed, is_root, output_within, process, processes_named, read_response, wait_until,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -76,7 +78,8 @@ fn sql_beside(service: &Service, query: &str) -> String {
 
 #[track_caller]
 fn sql_by(mut python: Command, database: &std::path::Path, query: &str) -> String {
-    let program = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=10).execute(sys.argv[2]).fetchone()[0])";
+    let program =
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=10).execute(sys.argv[2]).fetchone()[0])";
     let output = output_within(60, python.args(["-c", program]).arg(database).arg(query));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -150,7 +153,8 @@ fn killed(kills: usize) {
         moment = (moment * 48_271) % 2_147_483_647;
         std::thread::scope(|scope| {
             for client in 0..4 {
-                let (service, stop, number, acknowledged, answered) = (&service, &stop, &number, &acknowledged, &answered);
+                let (service, stop, number, acknowledged, answered) =
+                    (&service, &stop, &number, &acknowledged, &answered);
                 scope.spawn(move || {
                     let mut connection = Client(service.connect());
                     while !stop.load(Ordering::Relaxed) {
@@ -203,7 +207,8 @@ fn killed(kills: usize) {
     assert!(crashed > 0 && crashed < acknowledged.len(), "{crashed} of {} crashed", acknowledged.len());
     let twice = sql(&kept.database(), "SELECT count(*) - count(DISTINCT id) FROM executions");
     assert_eq!(twice, "0");
-    let without = sql(&kept.database(), "SELECT count(*) FROM executions LEFT JOIN results USING (seq) WHERE body IS NULL");
+    let without =
+        sql(&kept.database(), "SELECT count(*) FROM executions LEFT JOIN results USING (seq) WHERE body IS NULL");
     assert_eq!(without, "0", "each has a result");
 }
 
@@ -219,7 +224,10 @@ fn after_a_kill_what_ran_is_crashed_and_what_waited_runs_in_order() {
     service.signal(Signal::KILL);
     service.wait(5);
     // The settings may be others by then; what was accepted has a place.
-    let kept = Kept { settings: kept.settings.into_iter().filter(|(name, _)| *name != "MAX_QUEUED_EXECUTIONS").collect(), ..kept };
+    let kept = Kept {
+        settings: kept.settings.into_iter().filter(|(name, _)| *name != "MAX_QUEUED_EXECUTIONS").collect(),
+        ..kept
+    };
     let service = kept.start();
     wait_until("everything has ended", 30, || is_over(&service));
     let crashed = result(&service, "running");
@@ -251,12 +259,20 @@ fn what_a_killed_service_left_of_its_sandboxes_is_swept_by_the_next() {
     let other = Service::at(other, &[("WORKSPACE_PATH", &spaces)]);
     let other_instance = std::fs::read_to_string(other.path("state/instance")).expect("its name");
     assert_ne!(instance, other_instance);
-    accepted(&other, &json!({"language": "shell", "code": "sleep 2; pwd; ls -d /workspace", "execution_id": "unharmed"}));
+    accepted(
+        &other,
+        &json!({"language": "shell", "code": "sleep 2; pwd; ls -d /workspace", "execution_id": "unharmed"}),
+    );
     service.signal(Signal::KILL);
     service.wait(5);
     wait_until("they are gone", 5, || processes_named(&marker) == 0);
     let service = kept.start();
-    let left = || process::private_workspaces(&kept.home.path("spaces")).into_iter().filter(|name| name.contains(&instance)).count();
+    let left = || {
+        process::private_workspaces(&kept.home.path("spaces"))
+            .into_iter()
+            .filter(|name| name.contains(&instance))
+            .count()
+    };
     // What is made ahead has workspaces as well, so the old ones are told by their executions.
     wait_until("they are crashed", 10, || {
         (0..3).all(|number| result(&service, &format!("left-{number}"))["status"] == "crashed")
@@ -422,7 +438,9 @@ fn a_damaged_or_foreign_file_stops_the_start_in_one_line_and_is_not_touched() {
         bytes
     }];
     let foreign = [b"a file of somebody else\n".to_vec(), Vec::new()];
-    for (bytes, word) in damaged.iter().map(|bytes| (bytes, "damaged")).chain(foreign.iter().map(|bytes| (bytes, "is not a database"))) {
+    for (bytes, word) in
+        damaged.iter().map(|bytes| (bytes, "damaged")).chain(foreign.iter().map(|bytes| (bytes, "is not a database")))
+    {
         std::fs::write(kept.database(), bytes).expect("another file");
         let mut command = kept.home.command();
         command.arg("serve").env("EXECUTOR_PORT", "0").envs(kept.settings.iter().map(|(name, value)| (name, value)));

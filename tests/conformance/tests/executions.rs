@@ -75,9 +75,8 @@ fn one_that_has_not_ended_tells_how_far_it_is() {
     accepted(&service, &leaves_a_line("first", "s", UNTIL_GO));
     wait_until("the first runs", 20, || lines(&service, "s").len() == 1);
     accepted(&service, &leaves_a_line("second", "s", ":"));
-    let members = [
-        "created_at", "execution_id", "execution_time", "message", "metrics", "session_id", "started_at", "status",
-    ];
+    let members =
+        ["created_at", "execution_id", "execution_time", "message", "metrics", "session_id", "started_at", "status"];
     let pending = service.get("/executions/second").json();
     assert_eq!(keys(&pending), members);
     assert_eq!((&pending["status"], &pending["started_at"]), (&json!("pending"), &Value::Null));
@@ -274,8 +273,7 @@ fn the_mode_of_the_control_plane_answers_at_once_with_its_words() {
     for _ in 0..2 {
         let response = service.post(request.to_string());
         assert_eq!(response.status, 200);
-        let expected =
-            json!({"execution_id": "submitted", "status": "PENDING", "message": "Execution submitted"});
+        let expected = json!({"execution_id": "submitted", "status": "PENDING", "message": "Execution submitted"});
         assert_eq!(response.json(), expected);
     }
     service.post(leaves_a_line("submitted", "s", ":").to_string()).assert_error(409, "Executor.Conflict");
@@ -346,7 +344,9 @@ fn requests_that_wait_take_no_memory() {
 fn a_running_execution_is_dead_when_its_cancelling_is_answered() {
     let service = Service::with(&[]);
     let marker = format!("conformance-cancel-{}", std::process::id());
-    let then = format!("echo before; trap '' TERM HUP; (setsid bash -c 'exec -a {marker} sleep 60' &) ; exec -a {marker} sleep 60");
+    let then = format!(
+        "echo before; trap '' TERM HUP; (setsid bash -c 'exec -a {marker} sleep 60' &) ; exec -a {marker} sleep 60"
+    );
     let request = leaves_a_line("to-cancel", "s", &then);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| service.post(request.to_string()));
@@ -436,15 +436,23 @@ fn lists_are_newest_first_filtered_and_in_pages() {
     assert_eq!(page(&service, "?session_id=nobody").0, Vec::<String>::new());
     let row = service.get("/executions?status=failed&limit=1").json()["executions"][0].clone();
     let members = [
-        "created_at", "execution_id", "execution_time", "exit_code", "finished_at", "language", "session_id",
-        "started_at", "status",
+        "created_at",
+        "execution_id",
+        "execution_time",
+        "exit_code",
+        "finished_at",
+        "language",
+        "session_id",
+        "started_at",
+        "status",
     ];
     assert_eq!(keys(&row), members);
     assert_eq!((row["exit_code"].as_i64(), row["language"].as_str()), (Some(1), Some("shell")));
     let body = service
         .get("/executions?limit=0&status=done&session_id=..%2Fx&cursor=zz&offset=1")
         .assert_error(400, "Executor.ValidationError");
-    let fields: Vec<&str> = body["error_detail"].as_array().expect("a list").iter().filter_map(|one| one["field"].as_str()).collect();
+    let fields: Vec<&str> =
+        body["error_detail"].as_array().expect("a list").iter().filter_map(|one| one["field"].as_str()).collect();
     assert_eq!(fields, ["limit", "status", "session_id", "cursor", "offset"]);
 }
 

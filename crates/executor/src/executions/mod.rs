@@ -285,16 +285,20 @@ impl Executions {
     async fn way(&self, claim: Claim, request: ExecuteRequest, place: (Slot, Held), wait: Wait, request_id: &str) {
         let entry = Arc::clone(&claim.entry);
         let was_accepted = wait == Wait::Durable;
-        // Nobody can send an id again that we made up.
-        let wait =
-            if was_accepted || request.digest.is_some() || self.reports.is_some() { wait } else { Wait::Nothing };
+        // Nobody can send an id again that we made up. What was answered is reported, so that its end is waited for all the same.
+        let begin_wait = if was_accepted || request.digest.is_some() { wait } else { Wait::Nothing };
+        let wait = if self.reports.is_some() { wait } else { begin_wait };
         let started_ms = now_ms();
         entry.start(started_ms);
         let heartbeats = self.reports.as_ref().map(|reports| reports.started(&entry.record.id));
-        let recorded = self.store.begin(entry.record.clone(), started_ms, wait);
+        let recorded = self.store.begin(entry.record.clone(), started_ms, begin_wait);
         let reins = Reins {
             live: None,
-            recorded: if wait == Wait::Nothing { Box::pin(std::future::ready(Ok(()))) } else { Box::pin(recorded) },
+            recorded: if begin_wait == Wait::Nothing {
+                Box::pin(std::future::ready(Ok(())))
+            } else {
+                Box::pin(recorded)
+            },
             stop: entry.stop.clone(),
         };
         let answer = match self.executor.execute(request, place.0.waited, reins).await {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::call::Call;
 use super::{ANSWER_FIRST, Shared, bodies};
@@ -60,7 +60,16 @@ pub(super) fn start(shared: &Arc<Shared>, execution_id: &str) -> Heartbeats {
 /// When it ended; `None` if nothing is to be reported.
 async fn until_the_end(shared: &Shared, id: &str, mut end: oneshot::Receiver<Instant>) -> Option<Instant> {
     let start = Instant::now();
-    sleep_until(start + FIRST).await;
+    match timeout_at(start + FIRST, &mut end).await {
+        // It did not run after all.
+        Ok(Err(_)) => return None,
+        Ok(Ok(end)) => {
+            sleep_until(start + FIRST).await;
+            beat(shared, id).await;
+            return Some(end);
+        }
+        Err(_) => {}
+    }
     let mut beats = tokio::time::interval_at(start + shared.heartbeat_interval, shared.heartbeat_interval);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
