@@ -290,7 +290,7 @@ impl Executions {
         let wait = if self.reports.is_some() { wait } else { begin_wait };
         let started_ms = now_ms();
         entry.start(started_ms);
-        let heartbeats = self.reports.as_ref().map(|reports| reports.started(&entry.record.id));
+        let mut heartbeats = self.reports.as_ref().map(|reports| reports.started(&entry.record.id));
         let recorded = self.store.begin(entry.record.clone(), started_ms, begin_wait);
         let reins = Reins {
             live: None,
@@ -301,7 +301,12 @@ impl Executions {
             },
             stop: entry.stop.clone(),
         };
-        let answer = match self.executor.execute(request, place.0.waited, reins).await {
+        let run = self.executor.execute(request, place.0.waited, reins);
+        let ran = match &mut heartbeats {
+            Some(heartbeats) => heartbeats.beat_while(run).await,
+            None => run.await,
+        };
+        let answer = match ran {
             // Nobody asked for it: the service goes down.
             Ok(answer) if answer.status == Ended::Cancelled && !entry.is_cancelled() => {
                 recover::log_crash(&entry.record);

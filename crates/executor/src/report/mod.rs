@@ -97,7 +97,7 @@ impl Reports {
     /// An execution starts. Its result is not sent before its heartbeats are over, and they go on until the value that this gives
     /// is handed to [`Self::finished`] or dropped.
     pub fn started(&self, execution_id: &str) -> Heartbeats {
-        heartbeat::start(&self.0, execution_id)
+        Heartbeats::start(&self.0, execution_id)
     }
 
     /// An execution has ended, and its result is written.

@@ -100,14 +100,26 @@ async fn an_execution_that_is_never_finished_beats_until_it_is_dropped() {
     let plane = ControlPlane::start();
     let place = Place::new(&plane);
     let (_store, reports) = place.start();
-    let heartbeats = reports.started("long");
-    until("heartbeats", async || plane.count() >= 3).await;
+    let mut heartbeats = reports.started("long");
+    heartbeats.beat_while(until("heartbeats", async || plane.count() >= 3)).await;
     drop(heartbeats);
     until("the end", async || reports.0.is_idle()).await;
     let count = plane.count();
     sleep(Duration::from_millis(1200)).await;
     assert_eq!(plane.count(), count);
     assert!(results(&plane).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_did_not_run_is_never_heard_of() {
+    let plane = ControlPlane::start();
+    let place = Place::new(&plane);
+    let (_store, reports) = place.start();
+    let mut heartbeats = reports.started("refused");
+    heartbeats.beat_while(std::future::ready(())).await;
+    drop(heartbeats);
+    until("the end", async || reports.0.is_idle()).await;
+    assert_eq!(plane.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
