@@ -11,8 +11,8 @@ use super::{Finished, Record};
 pub(super) enum Change {
     /// An execution is to run later.
     Accept { record: Record, request: Bytes },
-    /// It starts.
-    Begin { record: Record, started_ms: i64 },
+    /// It starts; whether it was accepted before.
+    Begin { record: Record, started_ms: i64, was_accepted: bool },
     /// It has ended.
     Finish { record: Record, finished: Finished },
     /// It never was.
@@ -67,9 +67,11 @@ impl Change {
                 insert(connection, record, "pending", None)?;
                 run("INSERT INTO requests VALUES (?1, ?2)", params![record.seq, &request[..]])
             }
-            Self::Begin { record, started_ms } => {
+            Self::Begin { record, started_ms, was_accepted } => {
                 let rows = insert(connection, record, "running", Some(*started_ms))?;
-                run("DELETE FROM requests WHERE seq = ?1", params![record.seq])?;
+                if *was_accepted {
+                    run("DELETE FROM requests WHERE seq = ?1", params![record.seq])?;
+                }
                 Ok(rows)
             }
             Self::Finish { record, finished } => finish(connection, record, finished, clock_s),
@@ -148,8 +150,10 @@ fn finish(connection: &Connection, record: &Record, finished: &Finished, clock_s
             finished.execution_time,
             clock_s,
         ])?;
-    // One that never ran has its request still.
-    connection.prepare_cached("DELETE FROM requests WHERE seq = ?1")?.execute([record.seq])?;
+    if finished.started_ms.is_none() {
+        // It may have waited, and then its request is there still.
+        connection.prepare_cached("DELETE FROM requests WHERE seq = ?1")?.execute([record.seq])?;
+    }
     connection
         .prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?
         .execute(params![record.seq, &finished.body[..]])?;
