@@ -55,6 +55,55 @@ fn one_that_the_service_did_not_live_to_finish_is_reported_crashed() {
     assert_eq!((&result["status"], &result["exit_code"]), (&json!("crashed"), &json!(137)), "{result}");
 }
 
+#[test]
+#[ignore = "a minute; make soak"]
+fn a_hundred_thousand_that_wait_take_little_memory_and_all_arrive_in_order() {
+    const COUNT: usize = 100_000;
+    let mut plane = ControlPlane::start();
+    plane.close();
+    let settings = [("WARM_PYTHON", "0"), ("WARM_NODE", "0")];
+    let service = reporting(&plane, &settings);
+    run(&service, "original", "head -c 2000 /dev/zero | tr '\\0' x");
+    wait_until("it waits", 10, || info(&service)["pending_reports"] == 1);
+    let few_kib = service.memory_kb("VmHWM");
+    let home = service.stopped();
+    let mut copy = std::process::Command::new("python3");
+    copy.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/programs/backlog.py"));
+    copy.arg(home.path("state/executions.db")).arg(COUNT.to_string());
+    let copied = conformance::output_within(120, &mut copy);
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+
+    let service = reporting_at(home, &plane, &settings);
+    assert_eq!(info(&service)["pending_reports"], COUNT);
+    // An outage of some length, with executions in it.
+    std::thread::sleep(Duration::from_secs(15));
+    run(&service, "new", "true");
+    plane.open();
+    // The new one does not wait for the old ones.
+    plane.result_of("new", 30);
+    wait_until("all of them", 600, || info(&service)["pending_reports"] == 0);
+    let many_kib = service.memory_kb("VmHWM");
+    assert!(many_kib < few_kib + 16 * 1024, "{few_kib} kB with one, {many_kib} kB with {COUNT}");
+    let calls = plane.of_kind(Kind::Result);
+    let ids: BTreeSet<&str> = calls.iter().map(|call| call.execution.as_str()).collect();
+    assert_eq!((calls.len(), ids.len()), (COUNT + 1, COUNT + 1), "each once");
+    let order: Vec<&str> =
+        calls.iter().map(|call| call.execution.as_str()).filter(|id| id.starts_with("copy-")).collect();
+    let sweep = order.iter().position(|id| *id == "copy-000001").expect("the oldest copy");
+    assert!(sweep < 1100, "{sweep} overtook it");
+    let mut newest = "";
+    let late = order[sweep..].iter().filter(|id| {
+        newest = newest.max(id);
+        // Within the few that are on their way side by side.
+        **id < newest && number(newest) - number(id) > 32
+    });
+    assert_eq!(late.count(), 0);
+}
+
+fn number(id: &str) -> i64 {
+    id.rsplit('-').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
 /// Numbers that nobody foresees but who knows the seed (splitmix64).
 struct Dice(u64);
 
