@@ -1,5 +1,6 @@
-//! Whose an id is. It is taken in memory first and then looked for in the store, so that of two requests with one id that come at the
-//! same moment one runs; the row itself, whose id is unique, is the second guard.
+//! Whose an id is. It is looked for in the store and then taken in memory, unless one has gone from memory to the store meanwhile: then
+//! it is looked for again. So of two requests with one id one runs, whenever they come; the row itself, whose id is unique, is the second
+//! guard.
 
 use std::sync::Arc;
 
