@@ -71,7 +71,11 @@ pub fn take_subordinate_ids(config: &Config) -> Result<Option<String>> {
 pub async fn build(config: &Config, instance: &str, ahead: &warm::Settings) -> Result<Executor> {
     // Before the launcher: version 2 can't be set up with another process in the service's own group.
     let cgroups = Cgroups::detect(instance);
-    cgroups.sweep().ok();
+    match cgroups.sweep() {
+        Ok(0) => {}
+        Ok(groups) => tracing::info!("The last service left {groups} control groups: removed with all in them"),
+        Err(error) => tracing::warn!("Control groups of the last service could not be removed: {error}"),
+    }
     for sentence in cgroups.unavailable() {
         tracing::warn!("Limit not enforced: {sentence}");
     }

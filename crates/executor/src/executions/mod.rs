@@ -6,8 +6,10 @@
 //! accepted, the start of one that can be sent again before its program gets the request, its result before it is answered. Where
 //! nobody can ask twice, writing goes on behind the answer.
 
+mod claim;
 mod live;
 mod recover;
+mod refusal;
 mod view;
 
 use std::sync::Arc;
@@ -15,12 +17,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::verdict::{Kind, Status as Ended};
-use sandbox::error::Stage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::admission::queue::{Queue, Refused, Slot, Ticket};
-use crate::admission::request::{self, Ceilings, ExecuteRequest, Violation};
+use crate::admission::queue::{Queue, Slot, Ticket};
+use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::answer::Answer;
 use crate::config::Config;
 use crate::http::answer::json_weight;
@@ -29,8 +30,10 @@ use crate::offload::offload;
 use crate::pipeline::{Executor, Failed, Reins};
 use crate::report::{Heartbeats, Reports};
 use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
+use claim::{Claim, Claimed};
 pub use live::Done;
-use live::{End, Entry, Live, Taken};
+use live::{End, Live};
+use refusal::{log_failed, problem_of, problem_of_queue, problem_of_store, reason_of};
 pub use view::{Cancelled, Found, Page, parse_cursor};
 
 /// How long clearing away waits, so that it does not take the CPU from sending the answer.
@@ -66,22 +69,6 @@ pub type Held = Vec<OwnedSemaphorePermit>;
 
 /// The place of one that ran, and its heartbeats.
 type Ran = ((Slot, Held), Option<Heartbeats>);
-
-/// An id of ours alone. Dropping it gives it up: others may have it then, unless its program may have run.
-struct Claim {
-    executions: Arc<Executions>,
-    entry: Arc<Entry>,
-}
-
-/// Whose an id is.
-enum Claimed {
-    /// Ours.
-    Ours(Claim),
-    /// The same request's, which is under way.
-    UnderWay(Arc<Entry>),
-    /// The same request's, which has ended; its place.
-    Ended(i64),
-}
 
 /// What becomes of an execution that nobody waits for.
 pub enum Submitted {
@@ -142,6 +129,9 @@ impl Executions {
             slot = self.slot() => Some(slot?),
             () = entry.stop.cancelled() => None,
         };
+        if slot.is_none() && !entry.is_cancelled() {
+            return Err(Problem::ShuttingDown);
+        }
         // A task of its own: what has started ends in order, also when the client does not wait for it.
         let executions = Arc::clone(self);
         self.under_way.spawn(async move {
@@ -183,7 +173,12 @@ impl Executions {
         let accepted = self.under_way.spawn(async move {
             let record = claim.entry.record.clone();
             let id = record.id.clone();
-            executions.store.accept(record, body).await.map_err(|error| problem_of_store(&error))?;
+            let seq = record.seq;
+            if let Err(error) = executions.store.accept(record, body).await {
+                // It may be there, and not on the disk for sure: what was refused is not to run some day.
+                executions.store.forget(seq, Wait::Written).await.ok();
+                return Err(problem_of_store(&error));
+            }
             executions.clone().await_turn(claim, ticket);
             Ok(Submitted::Accepted(id, Status::Pending))
         });
@@ -205,40 +200,6 @@ impl Executions {
         self.queue.enter().map_err(problem_of_queue)?.turn().await.map_err(problem_of_queue)
     }
 
-    /// Who has the request's id: it, the same request, or another one.
-    fn claim(self: &Arc<Self>, request: &ExecuteRequest) -> Result<Claimed, Problem> {
-        loop {
-            // An id that we made up is new.
-            let left = request.digest.map(|_| self.live.left());
-            let known = request.digest.map(|_| self.store.known(&request.execution_id)).transpose();
-            match known.map_err(|error| problem_of_store(&error))?.flatten() {
-                // One without a result is under way, and found below.
-                Some(known) if known.status.is_end() => {
-                    return if known.digest == request.digest {
-                        Ok(Claimed::Ended(known.seq))
-                    } else {
-                        Err(Problem::ANOTHER_REQUEST)
-                    };
-                }
-                _ => {}
-            }
-            let record = Record {
-                seq: self.store.next_seq(),
-                id: request.execution_id.clone(),
-                session_id: request.session_id.clone(),
-                language: request.language.name().to_owned(),
-                digest: request.digest,
-                created_ms: now_ms(),
-            };
-            match self.live.enter(record, self.executor.stop.child_token(), left) {
-                Ok(entry) => return Ok(Claimed::Ours(Claim { executions: Arc::clone(self), entry })),
-                Err(Taken::By(entry)) if entry.record.digest == request.digest => return Ok(Claimed::UnderWay(entry)),
-                Err(Taken::By(_)) => return Err(Problem::ANOTHER_REQUEST),
-                Err(Taken::Perhaps) => {}
-            }
-        }
-    }
-
     /// Runs an accepted execution when its turn has come.
     fn await_turn(self: Arc<Self>, claim: Claim, ticket: Ticket) {
         let executions = Arc::clone(&self);
@@ -251,6 +212,7 @@ impl Executions {
                 Some(Ok(slot)) => slot,
                 // The service goes down; it runs after the next start.
                 Some(Err(_)) => return,
+                None if !claim.entry.is_cancelled() => return,
                 None => return executions.never_ran(claim, cancelled).await,
             };
             match executions.request_of(&claim.entry.record).await {
@@ -427,38 +389,6 @@ impl Executions {
     }
 }
 
-impl Claim {
-    /// Its program was not run, and it was never there.
-    fn refuse(self, problem: Problem) {
-        self.entry.ends(End::Refused(problem));
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if self.entry.done().is_some() {
-            return;
-        }
-        // A fault of ours in the middle: what may have run is never run again.
-        if self.entry.started().is_some() && std::thread::panicking() {
-            let answer = failed(&self.entry.record, "A fault of the executor's own");
-            let finished = Finished {
-                status: Status::Failed,
-                exit_code: None,
-                started_ms: self.entry.started().map(|start| start.ms),
-                finished_ms: now_ms(),
-                execution_time: 0.0,
-                body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-                to_report: self.executions.reports.is_some(),
-            };
-            drop(self.executions.store.finish(self.entry.record.clone(), finished, Wait::Written));
-            self.entry.ends(End::Refused(Problem::Internal));
-        }
-        self.executions.live.leave(&self.entry);
-        self.entry.ends(End::Gone);
-    }
-}
-
 /// The result of one that was cancelled before it started.
 fn cancelled(record: &Record) -> Answer {
     Answer::without_run(record, Ended::Cancelled, Kind::Cancelled, "Execution cancelled")
@@ -483,57 +413,4 @@ fn status_of(ended: Ended) -> Status {
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn problem_of_queue(refused: Refused) -> Problem {
-    match refused {
-        Refused::Full => Problem::QueueFull,
-        Refused::Closed => Problem::ShuttingDown,
-    }
-}
-
-fn problem_of_store(error: &StoreError) -> Problem {
-    match error {
-        StoreError::Full => Problem::NoRoomForState,
-        StoreError::Failed(why) => {
-            tracing::error!("The store can't be used: {why}");
-            Problem::Internal
-        }
-    }
-}
-
-/// What the caller gets to know; the log gets the rest under the request's id.
-fn problem_of(failed: &Failed) -> Problem {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    match failed {
-        Failed::Language(reason) => Problem::Validation(vec![Violation::new("language", reason)]),
-        Failed::WorkingDirectory(reason) => Problem::Validation(vec![Violation::new("working_directory", reason)]),
-        Failed::Workspace(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => Problem::InsufficientStorage,
-        Failed::Record(StoreError::Full) => Problem::NoRoomForState,
-        Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
-            Problem::IsolationUnavailable("the sandbox could not be set up".into())
-        }
-        Failed::Workspace(_) | Failed::Sandbox(_) | Failed::Midway(_) | Failed::Record(_) => Problem::Internal,
-    }
-}
-
-/// The same in the result of an execution that has to have one, without internals.
-fn reason_of(error: &Failed) -> String {
-    match problem_of(error) {
-        Problem::Validation(violations) => {
-            violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("; ")
-        }
-        problem @ (Problem::InsufficientStorage | Problem::NoRoomForState) => problem.description().to_owned(),
-        Problem::IsolationUnavailable(reason) => format!("Code can't be run in isolation: {reason}"),
-        _ => "The sandbox failed; the service's log says why".to_owned(),
-    }
-}
-
-fn log_failed(failed: &Failed, problem: &Problem, request_id: &str, execution_id: &str) {
-    let what = match problem {
-        Problem::Validation(_) => return,
-        Problem::IsolationUnavailable(_) => "Isolation setup failed",
-        _ => "Execution could not be run",
-    };
-    tracing::error!(request_id, execution_id, "{what}: {failed} (execution: {execution_id}, request: {request_id})");
 }

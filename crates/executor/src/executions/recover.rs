@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use runtime::verdict::{Kind, Status as Ended};
 
-use super::{Claim, Executions, now_ms};
+use super::claim::Claim;
+use super::{Executions, now_ms};
 use crate::answer::Answer;
 use crate::store::{Finished, Record, Status, StoreError, Wait};
 

@@ -53,13 +53,16 @@ impl Workspaces {
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let workspaces = Self { path, root, instance: instance.into(), uids };
         workspaces.check_writable()?;
-        let left_over = workspaces.private_prefix();
+        let (left_over, mut removed) = (workspaces.private_prefix(), 0);
         for entry in std::fs::read_dir(&workspaces.path)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&left_over) {
-                remove::tree(&entry.path()).ok();
+                removed += usize::from(remove::tree(&entry.path()).is_ok());
             } else if let (Some(uids), Ok(metadata)) = (&workspaces.uids, entry.metadata()) {
                 uids.taken(std::os::unix::fs::MetadataExt::uid(&metadata));
             }
+        }
+        if removed > 0 {
+            tracing::info!("The last service left {removed} private workspaces: removed");
         }
         Ok(workspaces)
     }
