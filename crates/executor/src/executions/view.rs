@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::live::{End, Entry};
-use super::{Done, Executions, problem_of_store};
+use super::refusal::problem_of_store;
+use super::{Done, Executions};
 use crate::answer::milliseconds;
 use crate::http::problem::Problem;
 use crate::store::{Filter, Row, Status};
