@@ -54,11 +54,13 @@ mod tests {
         ALLOWED_HOSTS             = any          # default
         WORKSPACE_PATH            = /srv/a-long-path/that-does-not-push/all-others/to-the-right   # environment
         STATE_PATH                = /srv/state   # environment
+        SESSION_IDLE_TTL          = 86400        # default
         ISOLATION                 = auto         # default
         DISABLE_BWRAP             = false        # default
         MAX_MEMORY_MB             = 512          # default
         MAX_CPU_CORES             = 1            # default
         MAX_PROCESSES             = 128          # default
+        MAX_DISK_MB               = 1024         # default
         MAX_FILE_SIZE_MB          = 100          # default
         MAX_OUTPUT_BYTES          = 10485760     # default
         MAX_EXECUTION_TIME        = 300          # default

@@ -249,6 +249,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     tracing::info!("Listening on http://{address}{unisolated}");
 
     executor.keep_warm();
+    tokio::spawn(Arc::clone(&executor).expire_sessions(config.session_idle_ttl));
     let grace = config.shutdown_grace;
     let service = Arc::new(http::Service::new(config, Arc::clone(&executions)));
     let stop_accepting = CancellationToken::new();

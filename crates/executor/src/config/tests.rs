@@ -435,11 +435,13 @@ fn the_defaults_are_those_of_the_documentation() {
     ALLOWED_HOSTS=localhost,127.0.0.1,[::1]
     WORKSPACE_PATH=/nowhere/workspaces
     STATE_PATH=/nowhere/state
+    SESSION_IDLE_TTL=86400
     ISOLATION=auto
     DISABLE_BWRAP=false
     MAX_MEMORY_MB=512
     MAX_CPU_CORES=1
     MAX_PROCESSES=128
+    MAX_DISK_MB=1024
     MAX_FILE_SIZE_MB=100
     MAX_OUTPUT_BYTES=10485760
     MAX_EXECUTION_TIME=300

@@ -269,8 +269,10 @@ impl Executions {
             None => run.await,
         };
         let answer = match ran {
-            // Nobody asked for it: the service goes down.
-            Ok(answer) if answer.status == Ended::Cancelled && !entry.is_cancelled() => {
+            // Nobody asked for it, nor for the end of its session: the service goes down.
+            Ok(answer)
+                if answer.status == Ended::Cancelled && !entry.is_cancelled() && self.executor.stop.is_cancelled() =>
+            {
                 recover::log_crash(&entry.record);
                 answer.crashed()
             }
@@ -356,7 +358,7 @@ impl Executions {
 
     /// The answer as JSON, which holds its share of the memory for answers.
     async fn bytes_of(&self, answer: Answer) -> (Bytes, Option<OwnedSemaphorePermit>) {
-        let value = answer.return_value.as_ref().map_or(0, |value| value.get().len());
+        let value = answer.return_value.as_ref().map_or(0, |value| value.get().len()) + answer.files_weight();
         let size = answer.stdout.len() + answer.stderr.len() + value;
         let (answer, weight) = offload(size, move || {
             let weight = json_weight(&answer.stdout) + json_weight(&answer.stderr);

@@ -82,6 +82,7 @@ pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
             "memory_mb": config.max_memory_mb,
             "cpu_cores": config.max_cpu_cores,
             "processes": config.max_processes,
+            "disk_mb": config.max_disk_mb,
             "file_size_mb": config.max_file_size_mb,
             "output_bytes": config.max_output_bytes,
             "code_bytes": config.max_code_bytes,
