@@ -242,6 +242,9 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let version = executor.isolation.version().map(|version| format!(" {version}")).unwrap_or_default();
     let (isolation, reason) = (executor.isolation.name(), &executor.choice.reason);
     tracing::info!("Isolation: {isolation}{version} ({reason})");
+    // Before anybody can know that it runs: whoever stops it then has it end in order.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let unisolated = if executor.isolation.is_none() { " (isolation: none, nothing is isolated)" } else { "" };
     tracing::info!("Listening on http://{address}{unisolated}");
 
@@ -249,8 +252,6 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     tokio::spawn(Arc::clone(&executor).expire_sessions(config.session_idle_ttl));
     let grace = config.shutdown_grace;
     let service = Arc::new(http::Service::new(config, Arc::clone(&executions)));
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hangup = signal(SignalKind::hangup())?;
     let stop_accepting = CancellationToken::new();
     let server =
         tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));

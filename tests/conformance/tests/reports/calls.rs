@@ -132,6 +132,17 @@ fn values_pass_as_the_json_that_they_are() {
 }
 
 #[test]
+fn artifacts_are_a_list_of_paths() {
+    let plane = ControlPlane::start();
+    let service = reporting(&plane, &[]);
+    let answer = run(&service, "files", "mkdir output; echo 1 > output/a.csv; echo 2 > 'b c.txt'");
+    assert_eq!(answer["artifacts"].as_array().map(Vec::len), Some(2), "{answer}");
+    let mut paths = plane.result_of("files", 10)["artifacts"].as_array().cloned().expect("a list");
+    paths.sort_by_key(ToString::to_string);
+    assert_eq!(paths, [json!("b c.txt"), json!("output/a.csv")]);
+}
+
+#[test]
 fn large_results_pass_whole() {
     let plane = ControlPlane::start();
     let service = reporting(&plane, &[]);
