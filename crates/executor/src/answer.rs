@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 
 use crate::store::Record;
 use crate::workspace::Workspace;
+use crate::workspace::artifact::Artifact;
+use crate::workspace::inline::Collected;
+use crate::workspace::sessions::Stay;
 
 /// The answer to `POST /execute`.
 #[derive(Serialize)]
@@ -28,6 +31,10 @@ pub struct Answer {
     pub error: Option<Failure>,
     pub execution_time: f64,
     pub metrics: Metrics,
+    pub artifacts: Vec<Artifact>,
+    pub artifacts_truncated: bool,
+    #[serde(flatten)]
+    pub outputs: Option<Collected>,
     #[serde(skip)]
     pub leftovers: Option<Leftovers>,
 }
@@ -36,6 +43,7 @@ pub struct Answer {
 pub struct Leftovers {
     pub(crate) _remains: Remains,
     pub(crate) _workspace: Workspace,
+    pub(crate) _stay: Option<Stay>,
 }
 
 /// What it cost: the program's own figures, and what it waited for.
@@ -69,8 +77,17 @@ impl Answer {
             error: Some(Failure { kind, name: None, message: why.into(), traceback: None }),
             execution_time: 0.0,
             metrics: Metrics::default(),
+            artifacts: Vec::new(),
+            artifacts_truncated: false,
+            outputs: None,
             leftovers: None,
         }
+    }
+
+    /// Bytes that files and what is told of them take in JSON, more or less.
+    pub fn files_weight(&self) -> usize {
+        let outputs = self.outputs.iter().flat_map(|collected| &collected.files);
+        outputs.map(|(path, content)| path.len() + content.len()).sum::<usize>() + self.artifacts.len() * 512
     }
 
     /// The executor went down under it. What the program wrote and used until then stays.

@@ -90,6 +90,10 @@ settings! {
         /// XDG_STATE_HOME or under ~/.local/state.
         STATE_PATH => state_path: PathBuf = "", rule::path(), "DIR";
     }
+    "Sessions" {
+        /// Seconds until the workspace of a session is removed that nobody uses; 0 never.
+        SESSION_IDLE_TTL => session_idle_ttl: Duration = "86400", rule::seconds(0..=315_360_000), "SECONDS";
+    }
     "Isolation" {
         /// How code is isolated. "auto" takes the best that works here, native or bubblewrap on Linux, seatbelt on macOS,
         /// and the start fails when nothing does; "none" runs code without isolation.
@@ -104,6 +108,9 @@ settings! {
         MAX_CPU_CORES => max_cpu_cores: f64 = "1", rule::decimal(0.01..=1024.0), "CORES";
         /// Processes and threads.
         MAX_PROCESSES => max_processes: u32 = "128", rule::whole(1..=4_194_304), "COUNT";
+        /// What its workspace may hold, that of its session with all that is in it, in MiB; and a file for each 4 KiB of that.
+        /// Uploads count.
+        MAX_DISK_MB => max_disk_mb: u64 = "1024", rule::whole(1..=16_777_216), "MB";
         /// Size of one file that it writes, in MiB.
         MAX_FILE_SIZE_MB => max_file_size_mb: u64 = "100", rule::whole(1..=16_777_216), "MB";
         /// Bytes kept of each of stdout and stderr; the rest is counted and dropped.
@@ -133,10 +140,16 @@ settings! {
         SHUTDOWN_GRACE => shutdown_grace: Duration = "0", rule::seconds(0..=86_400), "SECONDS";
     }
     "Control plane" {
-        /// Base address of the control plane. In this version only `doctor` uses it, to see whether it answers.
+        /// Base address of the control plane, to which results, heartbeats, the start and the end are reported. Not set, nothing is.
         CONTROL_PLANE_URL => control_plane_url: Option<String> = "", rule::optional(rule::base_url()), "URL";
-        /// Bearer token for the control plane. In this version it is only kept out of every log line.
+        /// Bearer token for the control plane.
         INTERNAL_API_TOKEN => internal_api_token: Option<Secret> = "", rule::optional(rule::token()), "TOKEN";
+        /// Seconds between two heartbeats of a running execution.
+        HEARTBEAT_INTERVAL => heartbeat_interval: Duration = "5", rule::seconds(1..=3600), "SECONDS";
+        /// Who this executor is to the control plane. Not set, it is the host's name.
+        CONTAINER_ID => container_id: Option<String> = "", rule::optional(rule::identity()), "ID";
+        /// The pod it runs in, as the control plane is told. Not set, it is the host's name.
+        POD_NAME => pod_name: Option<String> = "", rule::optional(rule::identity()), "NAME";
     }
     "Interpreters" {
         /// The Python interpreter. Not set, it is looked for in the standard system folders.

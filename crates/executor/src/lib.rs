@@ -13,6 +13,7 @@ mod http;
 mod interpreters;
 mod offload;
 mod pipeline;
+mod report;
 mod state;
 mod store;
 pub mod telemetry;

@@ -25,6 +25,8 @@ use crate::config::Config;
 use crate::offload::offload;
 use crate::store::StoreError;
 use crate::warm::{self, Body, Stand, Warm};
+use crate::workspace::sessions::Doing;
+use crate::workspace::tenancy::{Tenancy, Unready};
 use crate::workspace::{Workspace, Workspaces};
 
 const MIB: u64 = 1024 * 1024;
@@ -83,6 +85,9 @@ pub enum Failed {
     /// The folder it wants to work in can't be entered.
     #[error("{0}")]
     WorkingDirectory(String),
+    /// Its workspace can't be made ready for it.
+    #[error("workspace: {0}")]
+    Unready(#[from] Unready),
     /// Its workspace can't be used.
     #[error("workspace: {0}")]
     Workspace(#[source] io::Error),
@@ -172,13 +177,15 @@ impl Executor {
         let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
         let ahead =
             suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
-        let mut visit = None;
+        let (mut visit, mut stay) = (None, None);
         let stand = match place {
             Place::Own => self.private_stand(&request, &limits, suits, ahead).await?,
             Place::Given(workspace) => self.new_stand(workspace, &request, &limits, None).await?,
             Place::Session => {
                 let session_id = request.session_id.as_deref().unwrap_or_default();
-                let workspace = self.workspaces.session(session_id).map_err(Failed::Workspace)?;
+                let entered = self.workspaces.enter(session_id, Doing::Run).await.map_err(Failed::Workspace)?;
+                let workspace = entered.0;
+                stay = Some(entered.1);
                 let visit = visit.insert(self.warm.sessions.enter(session_id));
                 let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
                 match if fits { visit.stand(request.language, &workspace).await } else { None } {
@@ -188,6 +195,7 @@ impl Executor {
             }
         };
         let Stand { workspace, body } = stand;
+        let tenancy = Tenancy::begin(&self.workspaces, stay, &workspace, &request).await?;
         let request = Arc::new(request);
         let (waiting, prepared) = match body {
             Body::Program(waiting) => (Some(waiting), None),
@@ -198,7 +206,9 @@ impl Executor {
         };
         recorded.await?;
         let ran = match waiting {
-            Some(waiting) => self.run_ahead(waiting, &request, &limits, came, (live.clone(), &stop)).await?,
+            Some(waiting) => {
+                self.run_ahead(waiting, &request, &limits, came, (live.clone(), tenancy.ended(&stop))).await?
+            }
             None => None,
         };
         let (outcome, mut remains, startup) = match ran {
@@ -208,7 +218,7 @@ impl Executor {
                     Some(prepared) => prepared,
                     None => self.new_sandbox(&workspace, &request, &limits, None).await?,
                 };
-                self.run_cold(prepared, &request, &interpreter, &limits, came, (live, &stop)).await?
+                self.run_cold(prepared, &request, &interpreter, &limits, came, (live, tenancy.ended(&stop))).await?
             }
         };
         if let Some(visit) = visit {
@@ -217,12 +227,13 @@ impl Executor {
         if let Ok(mut last) = self.last_sandbox.lock() {
             *last = Some(Instant::now());
         }
+        let (left, stay) = tenancy.leave().await;
         let language = request.language;
         let size = [&outcome.stdout, &outcome.stderr, &outcome.result].iter().map(|captured| captured.kept.len()).sum();
-        let (outcome, verdict, stdout, stderr) = offload(size, move || {
-            let verdict = Verdict::new(language, &outcome, &limits);
+        let (outcome, verdict, stdout, stderr, left) = offload(size, move || {
+            let verdict = left.judge(Verdict::new(language, &outcome, &limits));
             let (stdout, stderr) = (text(&outcome.stdout), text(&outcome.stderr));
-            (outcome, verdict, stdout, stderr)
+            (outcome, verdict, stdout, stderr, left)
         })
         .await;
         let duration_ms = milliseconds(outcome.duration);
@@ -249,7 +260,10 @@ impl Executor {
             },
             execution_id: request.execution_id.clone(),
             session_id: request.session_id.clone(),
-            leftovers: Some(Leftovers { _remains: remains, _workspace: workspace }),
+            artifacts: left.artifacts,
+            artifacts_truncated: left.artifacts_truncated,
+            outputs: left.outputs,
+            leftovers: Some(Leftovers { _remains: remains, _workspace: workspace, _stay: stay }),
         })
     }
 
@@ -303,13 +317,13 @@ impl Executor {
         request: &Arc<ExecuteRequest>,
         limits: &Limits,
         came: Instant,
-        (live, stop): (Option<mpsc::Sender<Chunk>>, &CancellationToken),
+        (live, ended): (Option<mpsc::Sender<Chunk>>, impl Future<Output = ()>),
     ) -> Result<Option<Ran>, Failed> {
         let (parts, memory_bytes) = (Arc::clone(request), limits.memory_bytes);
         let input = offload(size(request), move || invocation(&parts, memory_bytes).input(parts.language)).await;
         let input = input.map_err(|error| SandboxError::io(Stage::Program, "the request", error))?;
         let startup = came.elapsed();
-        match waiting.run(input, limits, live, stop.cancelled()).await {
+        match waiting.run(input, limits, live, ended).await {
             Ok((outcome, remains)) => Ok(Some((outcome, remains, startup))),
             Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
             Err(error) if error.stage == Stage::Program => {
@@ -331,7 +345,7 @@ impl Executor {
         interpreter: &Arc<Interpreter>,
         limits: &Limits,
         came: Instant,
-        (live, stop): (Option<mpsc::Sender<Chunk>>, &CancellationToken),
+        (live, ended): (Option<mpsc::Sender<Chunk>>, impl Future<Output = ()>),
     ) -> Result<Ran, Failed> {
         prepared.limit(limits)?;
         let (parts, interpreter, layout) = (Arc::clone(request), Arc::clone(interpreter), prepared.layout().clone());
@@ -340,7 +354,7 @@ impl Executor {
             offload(size(request), move || invocation(&parts, memory_bytes).program(&interpreter, &layout)).await;
         let program = program.map_err(|error| SandboxError::io(Stage::Program, "files for the program", error))?;
         let startup = came.elapsed();
-        match prepared.run(program, live, stop.cancelled()).await {
+        match prepared.run(program, live, ended).await {
             Ok((outcome, remains)) => Ok((outcome, remains, startup)),
             Err(error) if error.stage == Stage::WorkingDirectory => Err(Failed::WorkingDirectory(error.detail)),
             Err(error) => Err(Failed::at(error)),
@@ -416,6 +430,8 @@ pub fn probe_request(config: &Config, language: Language, code: &str) -> Execute
         working_directory: String::new(),
         mode: runtime::Mode::Script,
         limits: crate::admission::request::Ceilings::of(config).limits,
+        files: Arc::default(),
+        outputs: None,
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod property;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::{Language, Mode, json};
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::digest;
+use super::files::{self, Files, Outputs};
 use crate::config::Config;
 use crate::workspace::random;
 
@@ -51,6 +53,10 @@ pub struct ExecuteRequest {
     pub mode: Mode,
     /// Limits, not above the service's own.
     pub limits: RequestedLimits,
+    /// What is brought into the workspace before the run.
+    pub files: Arc<Files>,
+    /// What comes back from it with the answer.
+    pub outputs: Option<Outputs>,
 }
 
 /// What a request is limited to.
@@ -64,6 +70,8 @@ pub struct RequestedLimits {
     pub processes: u32,
     /// Bytes kept of each stream.
     pub output_bytes: u64,
+    /// What the workspace may hold.
+    pub disk_mb: u64,
 }
 
 /// What a request may not exceed: the part of the configuration that this module needs.
@@ -91,6 +99,7 @@ impl Ceilings {
                 cpu_cores: config.max_cpu_cores,
                 processes: config.max_processes,
                 output_bytes: config.max_output_bytes,
+                disk_mb: config.max_disk_mb,
             },
         }
     }
@@ -183,6 +192,8 @@ impl<'a> Reader<'a> {
         let working_directory = self.working_directory();
         let mode = self.mode();
         let limits = self.limits(&ceilings.limits);
+        let files = self.take("files").map(|object| files::files(object, &mut self.violations)).unwrap_or_default();
+        let outputs = self.take("outputs").and_then(|array| files::outputs(array, &mut self.violations));
         Some(ExecuteRequest {
             execution_id: execution_id.unwrap_or_else(new_execution_id),
             digest: None,
@@ -196,6 +207,8 @@ impl<'a> Reader<'a> {
             working_directory,
             mode,
             limits,
+            files: Arc::new(files),
+            outputs,
         })
     }
 
@@ -322,6 +335,10 @@ impl<'a> Reader<'a> {
                 "memory_mb" => {
                     let asked = integer(value, 1, own.memory_mb);
                     if set(&mut limits.memory_mb, asked) { String::new() } else { range(1.0, own.memory_mb as f64) }
+                }
+                "disk_mb" => {
+                    let asked = integer(value, 1, own.disk_mb);
+                    if set(&mut limits.disk_mb, asked) { String::new() } else { range(1.0, own.disk_mb as f64) }
                 }
                 "processes" => {
                     let asked = integer(value, 1, own.processes.into()).and_then(|asked| u32::try_from(asked).ok());

@@ -54,11 +54,13 @@ mod tests {
         ALLOWED_HOSTS             = any          # default
         WORKSPACE_PATH            = /srv/a-long-path/that-does-not-push/all-others/to-the-right   # environment
         STATE_PATH                = /srv/state   # environment
+        SESSION_IDLE_TTL          = 86400        # default
         ISOLATION                 = auto         # default
         DISABLE_BWRAP             = false        # default
         MAX_MEMORY_MB             = 512          # default
         MAX_CPU_CORES             = 1            # default
         MAX_PROCESSES             = 128          # default
+        MAX_DISK_MB               = 1024         # default
         MAX_FILE_SIZE_MB          = 100          # default
         MAX_OUTPUT_BYTES          = 10485760     # default
         MAX_EXECUTION_TIME        = 300          # default
@@ -72,6 +74,9 @@ mod tests {
         SHUTDOWN_GRACE            = 0            # default
         CONTROL_PLANE_URL         = (none)       # default
         INTERNAL_API_TOKEN        = (none)       # default
+        HEARTBEAT_INTERVAL        = 5            # default
+        CONTAINER_ID              = (none)       # default
+        POD_NAME                  = (none)       # default
         PYTHON_PATH               = (none)       # default
         NODE_PATH_BIN             = (none)       # default
         SHELL_PATH                = (none)       # default

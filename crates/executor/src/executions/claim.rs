@@ -85,7 +85,7 @@ impl Drop for Claim {
                 finished_ms: now_ms(),
                 execution_time: 0.0,
                 body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-                to_report: self.executions.to_report,
+                to_report: self.executions.reports.is_some(),
             };
             drop(self.executions.store.finish(self.entry.record.clone(), finished, Wait::Written));
             self.entry.ends(End::Refused(Problem::Internal));

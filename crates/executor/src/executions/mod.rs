@@ -28,6 +28,7 @@ use crate::http::answer::json_weight;
 use crate::http::problem::Problem;
 use crate::offload::offload;
 use crate::pipeline::{Executor, Failed, Reins};
+use crate::report::{Heartbeats, Reports};
 use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
 use claim::{Claim, Claimed};
 pub use live::Done;
@@ -54,8 +55,8 @@ pub struct Executions {
     pub store: Store,
     ceilings: Ceilings,
     live: Live,
-    /// Whether the control plane is to get their results.
-    to_report: bool,
+    /// The way to the control plane, if it is to get their results.
+    pub reports: Option<Reports>,
     /// Memory for requests that waited in the store.
     requests: Arc<Semaphore>,
     requests_kib: usize,
@@ -65,6 +66,9 @@ pub struct Executions {
 
 /// What a request takes of the memory for them.
 pub type Held = Vec<OwnedSemaphorePermit>;
+
+/// The place of one that ran, and its heartbeats.
+type Ran = ((Slot, Held), Option<Heartbeats>);
 
 /// What becomes of an execution that nobody waits for.
 pub enum Submitted {
@@ -76,7 +80,7 @@ pub enum Submitted {
 
 impl Executions {
     /// Those in this store.
-    pub fn new(config: &Config, executor: Arc<Executor>, store: Store) -> Self {
+    pub fn new(config: &Config, executor: Arc<Executor>, store: Store, reports: Option<Reports>) -> Self {
         // Eight of the largest requests, or as many smaller ones, are held in memory at a time.
         let requests_kib = (config.max_body_bytes as usize).saturating_mul(8) / KIB;
         let requests_kib = requests_kib.clamp(1, u32::MAX as usize / 2);
@@ -86,7 +90,7 @@ impl Executions {
             store,
             ceilings: Ceilings::of(config),
             live: Live::default(),
-            to_report: config.control_plane_url.is_some(),
+            reports,
             requests: Arc::new(Semaphore::new(requests_kib)),
             requests_kib,
             answers: Arc::new(Semaphore::new(ANSWERS_KIB)),
@@ -243,19 +247,32 @@ impl Executions {
     async fn way(&self, claim: Claim, request: ExecuteRequest, place: (Slot, Held), wait: Wait, request_id: &str) {
         let entry = Arc::clone(&claim.entry);
         let was_accepted = wait == Wait::Durable;
-        // Nobody can send an id again that we made up.
-        let wait = if was_accepted || request.digest.is_some() || self.to_report { wait } else { Wait::Nothing };
+        // Nobody can send an id again that we made up. What was answered is reported, so that its end is waited for all the same.
+        let begin_wait = if was_accepted || request.digest.is_some() { wait } else { Wait::Nothing };
+        let wait = if self.reports.is_some() { wait } else { begin_wait };
         let started_ms = now_ms();
         entry.start(started_ms);
-        let recorded = self.store.begin(entry.record.clone(), started_ms, wait);
+        let mut heartbeats = self.reports.as_ref().map(|reports| reports.started(&entry.record.id));
+        let recorded = self.store.begin(entry.record.clone(), started_ms, begin_wait);
         let reins = Reins {
             live: None,
-            recorded: if wait == Wait::Nothing { Box::pin(std::future::ready(Ok(()))) } else { Box::pin(recorded) },
+            recorded: if begin_wait == Wait::Nothing {
+                Box::pin(std::future::ready(Ok(())))
+            } else {
+                Box::pin(recorded)
+            },
             stop: entry.stop.clone(),
         };
-        let answer = match self.executor.execute(request, place.0.waited, reins).await {
-            // Nobody asked for it: the service goes down.
-            Ok(answer) if answer.status == Ended::Cancelled && !entry.is_cancelled() => {
+        let run = self.executor.execute(request, place.0.waited, reins);
+        let ran = match &mut heartbeats {
+            Some(heartbeats) => heartbeats.beat_while(run).await,
+            None => run.await,
+        };
+        let answer = match ran {
+            // Nobody asked for it, nor for the end of its session: the service goes down.
+            Ok(answer)
+                if answer.status == Ended::Cancelled && !entry.is_cancelled() && self.executor.stop.is_cancelled() =>
+            {
                 recover::log_crash(&entry.record);
                 answer.crashed()
             }
@@ -273,7 +290,7 @@ impl Executions {
                 failed(&entry.record, &reason_of(&error))
             }
         };
-        self.settle(claim, answer, Some(place), wait).await;
+        self.settle(claim, answer, Some((place, heartbeats)), wait).await;
     }
 
     /// The end of one that waited and will not run.
@@ -289,7 +306,7 @@ impl Executions {
     }
 
     /// Records a result and gives it to whoever waits; the place is kept until there is memory for it.
-    async fn settle(&self, claim: Claim, mut answer: Answer, place: Option<(Slot, Held)>, wait: Wait) {
+    async fn settle(&self, claim: Claim, mut answer: Answer, ran: Option<Ran>, wait: Wait) {
         let (entry, leftovers) = (&claim.entry, answer.leftovers.take());
         let (status, exit_code, execution_time) = (status_of(answer.status), answer.exit_code, answer.execution_time);
         let (body, held) = self.bytes_of(answer).await;
@@ -300,10 +317,10 @@ impl Executions {
             finished_ms: now_ms(),
             execution_time,
             body: body.clone(),
-            to_report: self.to_report,
+            to_report: self.reports.is_some(),
         };
         let mut written = std::pin::pin!(self.store.finish(entry.record.clone(), finished, wait));
-        drop(place);
+        let heartbeats = ran.and_then(|(_place, heartbeats)| heartbeats);
         let mut outcome = if wait == Wait::Nothing { None } else { Some(written.as_mut().await) };
         entry.ends(End::Answered(Done { status, body, held: held.map(Arc::new) }));
         if leftovers.is_some() {
@@ -316,7 +333,17 @@ impl Executions {
         if let Some(Err(error)) = outcome {
             self.written_later(&entry.record, &error).await;
         }
+        self.report(&entry.record.id, heartbeats);
         self.live.leave(entry);
+    }
+
+    /// Has the result, which is written, sent to the control plane.
+    fn report(&self, id: &str, heartbeats: Option<Heartbeats>) {
+        match (&self.reports, heartbeats) {
+            (Some(reports), Some(heartbeats)) => reports.finished(heartbeats),
+            (Some(reports), None) => reports.finished_unstarted(id),
+            (None, _) => {}
+        }
     }
 
     /// Waits for a result that could not be written at once; the store tries again.
@@ -331,7 +358,7 @@ impl Executions {
 
     /// The answer as JSON, which holds its share of the memory for answers.
     async fn bytes_of(&self, answer: Answer) -> (Bytes, Option<OwnedSemaphorePermit>) {
-        let value = answer.return_value.as_ref().map_or(0, |value| value.get().len());
+        let value = answer.return_value.as_ref().map_or(0, |value| value.get().len()) + answer.files_weight();
         let size = answer.stdout.len() + answer.stderr.len() + value;
         let (answer, weight) = offload(size, move || {
             let weight = json_weight(&answer.stdout) + json_weight(&answer.stderr);

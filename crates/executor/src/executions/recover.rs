@@ -59,9 +59,12 @@ impl Executions {
             finished_ms: now_ms(),
             execution_time: 0.0,
             body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-            to_report: self.to_report,
+            to_report: self.reports.is_some(),
         };
-        self.store.finish(record, finished, Wait::Written).await.ok();
+        let id = record.id.clone();
+        if self.store.finish(record, finished, Wait::Written).await.is_ok() {
+            self.report(&id, None);
+        }
     }
 }
 

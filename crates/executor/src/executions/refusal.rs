@@ -7,6 +7,7 @@ use crate::admission::request::Violation;
 use crate::http::problem::Problem;
 use crate::pipeline::Failed;
 use crate::store::StoreError;
+use crate::workspace::tenancy::Unready;
 
 /// Of the queue.
 pub(super) fn problem_of_queue(refused: Refused) -> Problem {
@@ -33,12 +34,20 @@ pub(super) fn problem_of(failed: &Failed) -> Problem {
     match failed {
         Failed::Language(reason) => Problem::Validation(vec![Violation::new("language", reason)]),
         Failed::WorkingDirectory(reason) => Problem::Validation(vec![Violation::new("working_directory", reason)]),
-        Failed::Workspace(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => Problem::InsufficientStorage,
+        Failed::Unready(Unready::Files(violations)) => Problem::Validation(violations.clone()),
+        Failed::Unready(Unready::NoRoom(most)) => Problem::QuotaExceeded(*most),
+        Failed::Unready(Unready::System(error)) | Failed::Workspace(error)
+            if matches!(error.kind(), StorageFull | QuotaExceeded) =>
+        {
+            Problem::InsufficientStorage
+        }
         Failed::Record(StoreError::Full) => Problem::NoRoomForState,
         Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
             Problem::IsolationUnavailable("the sandbox could not be set up".into())
         }
-        Failed::Workspace(_) | Failed::Sandbox(_) | Failed::Midway(_) | Failed::Record(_) => Problem::Internal,
+        Failed::Workspace(_) | Failed::Unready(_) | Failed::Sandbox(_) | Failed::Midway(_) | Failed::Record(_) => {
+            Problem::Internal
+        }
     }
 }
 
@@ -48,7 +57,9 @@ pub(super) fn reason_of(error: &Failed) -> String {
         Problem::Validation(violations) => {
             violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("; ")
         }
-        problem @ (Problem::InsufficientStorage | Problem::NoRoomForState) => problem.description().to_owned(),
+        problem @ (Problem::InsufficientStorage | Problem::NoRoomForState | Problem::QuotaExceeded(_)) => {
+            problem.description().to_owned()
+        }
         Problem::IsolationUnavailable(reason) => format!("Code can't be run in isolation: {reason}"),
         _ => "The sandbox failed; the service's log says why".to_owned(),
     }
@@ -57,7 +68,7 @@ pub(super) fn reason_of(error: &Failed) -> String {
 /// The whole of it, for whoever runs the service.
 pub(super) fn log_failed(failed: &Failed, problem: &Problem, request_id: &str, execution_id: &str) {
     let what = match problem {
-        Problem::Validation(_) => return,
+        Problem::Validation(_) | Problem::QuotaExceeded(_) => return,
         Problem::IsolationUnavailable(_) => "Isolation setup failed",
         _ => "Execution could not be run",
     };

@@ -4,8 +4,11 @@ mod about;
 pub mod answer;
 mod execute;
 mod executions;
+mod files;
 pub mod problem;
+mod range;
 mod routes;
 pub mod server;
+mod sessions;
 
 pub use routes::{Service, router};

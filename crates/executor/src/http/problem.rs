@@ -25,6 +25,16 @@ pub enum Problem {
     ForbiddenHost,
     /// No such path.
     NotFound,
+    /// No such session, or no such file in it.
+    FileNotFound,
+    /// What is there does not allow it; what that is.
+    FilesConflict(&'static str),
+    /// A condition of the request's headers does not hold.
+    PreconditionFailed,
+    /// The part of a file that was asked for is not in it; its size.
+    RangeNotSatisfiable(u64),
+    /// The workspace would hold more than this many MiB.
+    QuotaExceeded(u64),
     /// The path has other methods.
     MethodNotAllowed,
     /// The client stopped sending.
@@ -81,6 +91,36 @@ impl Problem {
                 "Address the service as localhost or 127.0.0.1, add the name to ALLOWED_HOSTS, or set EXECUTOR_API_TOKEN",
             ),
             Self::NotFound => Row(S::NOT_FOUND, "NotFound", "There is nothing here", "GET / lists what there is"),
+            Self::FileNotFound => Row(
+                S::NOT_FOUND,
+                "NotFound",
+                "There is no such session, or no such file in it",
+                "GET /sessions lists sessions, GET /sessions/{id}/files the files of one; links, folders and special files are none",
+            ),
+            Self::FilesConflict(_) => Row(
+                S::CONFLICT,
+                "Conflict",
+                "What is there does not allow this",
+                "See error_detail, look at what is there, and try again",
+            ),
+            Self::PreconditionFailed => Row(
+                S::PRECONDITION_FAILED,
+                "PreconditionFailed",
+                "The file is not in the state that If-Match or If-None-Match names",
+                "GET the file for its present ETag and send the request again",
+            ),
+            Self::RangeNotSatisfiable(_) => Row(
+                S::RANGE_NOT_SATISFIABLE,
+                "RangeNotSatisfiable",
+                "The file does not have the part that was asked for",
+                "Ask for a part within the size that error_detail names",
+            ),
+            Self::QuotaExceeded(_) => Row(
+                S::INSUFFICIENT_STORAGE,
+                "InsufficientStorage",
+                "The session's workspace would hold more than it may",
+                "Remove files of the session, or raise MAX_DISK_MB",
+            ),
             Self::MethodNotAllowed => Row(
                 S::METHOD_NOT_ALLOWED,
                 "MethodNotAllowed",
@@ -166,6 +206,9 @@ impl Problem {
         match self {
             Self::Validation(violations) => json!(violations),
             Self::PayloadTooLarge(most) => json!(format!("at most {most} bytes are allowed")),
+            Self::FilesConflict(what) => json!(what),
+            Self::RangeNotSatisfiable(size) => json!(format!("the file has {size} bytes")),
+            Self::QuotaExceeded(most) => json!(format!("at most {most} MB are allowed (MAX_DISK_MB)")),
             Self::IsolationUnavailable(reason) => json!(reason),
             _ => Value::Null,
         }
@@ -173,7 +216,10 @@ impl Problem {
 
     /// Whether the rest of the connection can't be made sense of after this.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::RequestTimeout | Self::PayloadTooLarge(_))
+        matches!(
+            self,
+            Self::RequestTimeout | Self::PayloadTooLarge(_) | Self::QuotaExceeded(_) | Self::InsufficientStorage
+        )
     }
 }
 
@@ -203,6 +249,11 @@ impl IntoResponse for Answer {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Problem::RangeNotSatisfiable(size) = &problem {
+            headers.extend(
+                HeaderValue::from_str(&format!("bytes */{size}")).ok().map(|range| (header::CONTENT_RANGE, range)),
+            );
         }
         if problem.ends_connection() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

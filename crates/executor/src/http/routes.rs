@@ -64,6 +64,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/execute", post(execute::execute))
         .route("/executions", get(executions::list))
         .route("/executions/{id}", get(executions::one).delete(executions::cancel))
+        .merge(super::sessions::router())
+        .merge(super::files::router())
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(from_fn_with_state(Arc::clone(&service), gate))
@@ -103,7 +105,9 @@ async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: N
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("x-request-id, retry-after, location, preference-applied"),
+            HeaderValue::from_static(
+                "x-request-id, retry-after, location, preference-applied, etag, accept-ranges, content-range, content-disposition",
+            ),
         );
     }
     response
@@ -151,8 +155,11 @@ fn admit(service: &Service, request: &Request) -> Result<(), Problem> {
 /// The answer to a browser that asks whether it may ask.
 fn preflight() -> Response {
     let headers = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, prefer, x-request-id"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, prefer, x-request-id, range, if-match, if-none-match, if-range",
+        ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (axum::http::StatusCode::NO_CONTENT, headers).into_response()
@@ -162,6 +169,6 @@ async fn index() -> Json<Value> {
     Json(json!({
         "service": "sandbox-executor",
         "version": env!("CARGO_PKG_VERSION"),
-        "links": {"health": "/health", "info": "/info", "execute": "/execute", "executions": "/executions"},
+        "links": {"health": "/health", "info": "/info", "execute": "/execute", "executions": "/executions", "sessions": "/sessions"},
     }))
 }

@@ -29,7 +29,7 @@ pub(super) enum Change {
     Attempted { execution_id: String, attempts: u32, error: String },
     /// One never will as it is.
     PutAside { execution_id: String, reason: String },
-    /// All that were put aside are tried again; how many.
+    /// All are tried again, also those that were put aside; how many.
     BringBack,
     /// For those who wait for what was before it.
     Nothing,
@@ -101,13 +101,11 @@ impl Change {
                 "UPDATE outbox SET attempts = ?2, last_error = ?3 WHERE execution_id = ?1",
                 params![execution_id, attempts, error],
             ),
-            Self::PutAside { execution_id, reason } => {
-                run("UPDATE outbox SET put_aside_reason = ?2 WHERE execution_id = ?1", params![execution_id, reason])
-            }
-            Self::BringBack => run(
-                "UPDATE outbox SET put_aside_reason = NULL, attempts = 0 WHERE put_aside_reason IS NOT NULL",
-                params![],
+            Self::PutAside { execution_id, reason } => run(
+                "UPDATE outbox SET put_aside_reason = ?2, attempts = attempts + 1 WHERE execution_id = ?1",
+                params![execution_id, reason],
             ),
+            Self::BringBack => run("UPDATE outbox SET put_aside_reason = NULL, attempts = 0", params![]),
             Self::Nothing => Ok(0),
             Self::DataVersion => connection.pragma_query_value(None, "data_version", |row| row.get(0)),
         }

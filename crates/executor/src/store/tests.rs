@@ -137,7 +137,8 @@ async fn the_outbox_holds_a_report_until_it_is_delivered() {
     assert_eq!((execution_id.as_str(), *attempts, *created_ms), ("b", 3, 3));
     assert_eq!(rows[0].last_error.as_deref(), Some("connection refused"));
     assert_eq!(rows[1].put_aside_reason.as_deref(), Some("422"));
-    assert_eq!(store.bring_back().await.unwrap(), 1);
+    assert_eq!(store.bring_back().await.unwrap(), 2);
+    assert_eq!(store.waiting(0, 1).await.unwrap()[0].attempts, 0);
     assert_eq!(ids(store.waiting(0, 10).await.unwrap()), ["b", "c"]);
 }
 

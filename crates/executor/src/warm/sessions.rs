@@ -90,6 +90,11 @@ impl Sessions {
         }
     }
 
+    /// Gives up what is kept for a session that ends.
+    pub fn forget(&self, session_id: &str) {
+        self.lock().remove(session_id);
+    }
+
     /// Gives everything up.
     pub fn close(&self) {
         self.lock().clear();

@@ -1,29 +1,56 @@
 //! Workspaces: the folder that a session keeps between executions, or that a session-less execution has for itself.
 //!
+//! `tenancy` is what an execution has to do with its workspace, `sessions` who is in which, `expiry` how they end. `beneath`, `walk` and
+//! `staged` are the only ways into one: the host never trusts what is in it.
+//!
 //! As root every session has a host uid of its own; who owns a session's folder is the record of it. Folders are 0700,
 //! opened without following links, and checked to belong to whom they should.
 
+pub mod artifact;
+pub mod beneath;
+mod changes;
+pub mod expiry;
+pub mod inline;
+pub mod listing;
+pub mod path;
+pub mod quota;
 mod remove;
+pub mod sessions;
+pub mod staged;
+pub mod tenancy;
 mod uids;
+pub mod usage;
+mod walk;
+mod watch;
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use sandbox::policy::Identity;
 
 pub use uids::Uids;
 
+use sessions::{Doing, Sessions, Stay};
+use watch::Watcher;
+
 /// The root of all workspaces.
 #[derive(Debug)]
 pub struct Workspaces {
     path: PathBuf,
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     instance: String,
     uids: Option<Arc<Uids>>,
+    /// Who is in which session.
+    pub sessions: Arc<Sessions>,
+    watcher: Option<Arc<Watcher>>,
+    /// Held while a file gets its place.
+    placing: Arc<Mutex<()>>,
+    /// Where sessions are marked as ours, if their folders do not tell by their owner.
+    marks: Option<OwnedFd>,
 }
 
 /// One opened workspace. Dropping a private one removes it with all it holds, in the background.
@@ -33,7 +60,19 @@ pub struct Workspace {
     pub folder: Arc<OwnedFd>,
     /// Whom its programs run as.
     pub identity: Option<Identity>,
-    _private: Option<Private>,
+    kind: Kind,
+}
+
+/// Whose it is.
+#[derive(Debug)]
+enum Kind {
+    Session,
+    /// One execution's, and removed with it.
+    Private {
+        _folder: Private,
+    },
+    /// A folder of the user's own.
+    Callers,
 }
 
 #[derive(Debug)]
@@ -51,7 +90,17 @@ impl Workspaces {
         std::fs::create_dir_all(path)?;
         let path = path.canonicalize()?;
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let workspaces = Self { path, root, instance: instance.into(), uids };
+        let marks = if uids.is_none() { Some(expiry::open_marks(&root)?) } else { None };
+        let workspaces = Self {
+            marks,
+            path,
+            root: Arc::new(root),
+            instance: instance.into(),
+            uids,
+            sessions: Arc::default(),
+            watcher: Watcher::new(),
+            placing: Arc::default(),
+        };
         workspaces.check_writable()?;
         let (left_over, mut removed) = (workspaces.private_prefix(), 0);
         for entry in std::fs::read_dir(&workspaces.path)?.flatten() {
@@ -97,13 +146,39 @@ impl Workspaces {
         Ok(state.f_bavail * state.f_frsize)
     }
 
-    /// The session's workspace, made if it is new.
+    /// Enters a session: its workspace, made if it is new, and the stay in it, to be kept for as long as it is used.
     ///
     /// # Errors
     /// As the system said; `PermissionDenied` when what is there is not ours.
+    pub async fn enter(&self, session_id: &str, doing: Doing) -> io::Result<(Workspace, Stay)> {
+        let stay = self.sessions.enter(session_id, doing).await;
+        match self.session(session_id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return Ok((opened?, stay)),
+        }
+        let made = self.make_session(session_id)?;
+        // Nothing is in it, unless another request of the session was first.
+        if made {
+            stay.with(|known| known.usage = Some(usage::Usage::default()));
+        }
+        Ok((self.session(session_id)?, stay))
+    }
+
+    /// Enters a session that there is.
+    ///
+    /// # Errors
+    /// As [`Self::enter`]; `NotFound` where there is none.
+    pub async fn visit(&self, session_id: &str) -> io::Result<(Workspace, Stay)> {
+        let stay = self.sessions.enter(session_id, Doing::Transfer).await;
+        Ok((self.session(session_id)?, stay))
+    }
+
+    /// The workspace of a session that there is.
+    ///
+    /// # Errors
+    /// As the system said; `NotFound` where there is none, `PermissionDenied` when what is there is not ours.
     pub fn session(&self, session_id: &str) -> io::Result<Workspace> {
         let folder = match self.open_folder(session_id) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_session(session_id)?,
             // Its program took its own rights to it away.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 remove::make_ours(&self.root, &CString::new(session_id)?)?;
@@ -126,11 +201,10 @@ impl Workspaces {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
             }
         };
-        // Or gave them to everybody on the host. A file system without modes refuses, and has nothing to keep.
-        if Mode::from_raw_mode(state.st_mode) != Mode::RWXU {
-            rustix::fs::fchmod(&folder, Mode::RWXU).ok();
-        }
-        Ok(Workspace { folder: Arc::new(folder), identity, _private: None })
+        // Its programs may have given rights to everybody on the host; a file system without modes refuses, and has nothing to keep.
+        // And the time of this change is that of the last use: no program can set it back, and it survives a restart.
+        rustix::fs::fchmod(&folder, Mode::RWXU).ok();
+        Ok(Workspace { folder: Arc::new(folder), identity, kind: Kind::Session })
     }
 
     /// A workspace for one execution.
@@ -146,7 +220,7 @@ impl Workspaces {
         let private = Private { path: self.path.join(&name), uid: self.uids.clone().zip(uid) };
         let folder = self.make_folder(&name, uid)?;
         let identity = uid.map(|uid| Identity { uid, gid: uid });
-        Ok(Workspace { folder: Arc::new(folder), identity, _private: Some(private) })
+        Ok(Workspace { folder: Arc::new(folder), identity, kind: Kind::Private { _folder: private } })
     }
 
     /// A host user for a process of ours that strangers' programs come from, kept for good; `None` where all are the service's own.
@@ -179,17 +253,19 @@ impl Workspaces {
         Ok(folder)
     }
 
-    /// A new session's folder. It gets its name when it has its owner, so that nobody ever finds it half made.
-    fn make_session(&self, session_id: &str) -> io::Result<OwnedFd> {
+    /// Makes a new session's folder; whether nobody else was first. It gets its name when it has its owner, so that nobody ever finds
+    /// it half made.
+    fn make_session(&self, session_id: &str) -> io::Result<bool> {
         let uid = match &self.uids {
             Some(uids) => Some(uids.for_session().ok_or_else(no_uid_left)?),
             None => None,
         };
         let unnamed = format!("{}new-{:016x}", self.private_prefix(), random());
-        let made = self.make_folder(&unnamed, uid).and_then(|folder| {
+        let made = self.make_folder(&unnamed, uid).and_then(|_| {
+            self.mark(session_id)?;
             let flags = RenameFlags::NOREPLACE;
             rustix::fs::renameat_with(&self.root, &unnamed, &self.root, session_id, flags)?;
-            Ok(folder)
+            Ok(true)
         });
         made.or_else(|error| {
             rustix::fs::unlinkat(&self.root, &unnamed, AtFlags::REMOVEDIR).ok();
@@ -197,7 +273,7 @@ impl Workspaces {
                 uids.free(uid);
             }
             // Another request of the session was first.
-            if error.kind() == io::ErrorKind::AlreadyExists { self.open_folder(session_id) } else { Err(error) }
+            if error.kind() == io::ErrorKind::AlreadyExists { Ok(false) } else { Err(error) }
         })
     }
 }
@@ -216,7 +292,17 @@ impl Workspace {
             let message = "belongs to root, and nothing in a sandbox ever runs as root: chown it to another user first";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
-        Ok(Self { folder: Arc::new(folder), identity, _private: None })
+        Ok(Self { folder: Arc::new(folder), identity, kind: Kind::Callers })
+    }
+
+    /// Whether it is one execution's own.
+    pub fn is_private(&self) -> bool {
+        matches!(self.kind, Kind::Private { .. })
+    }
+
+    /// Whether it is a folder of the user's own.
+    pub fn is_callers(&self) -> bool {
+        matches!(self.kind, Kind::Callers)
     }
 }
 

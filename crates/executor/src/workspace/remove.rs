@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
-/// Removes the folder at `path` and everything in it.
+/// Removes the folder at `path` and everything in it, or the file.
 ///
 /// # Errors
 /// The first that could not be got around.
@@ -17,6 +17,8 @@ pub fn tree(path: &Path) -> io::Result<()> {
     let top = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(top) => top,
         Err(rustix::io::Errno::NOENT) => return Ok(()),
+        // A file that was on its way into a workspace.
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(rustix::fs::unlink(path)?),
         Err(rustix::io::Errno::ACCESS) => {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
             rustix::fs::open(path, flags, Mode::empty())?
@@ -140,6 +142,58 @@ mod tests {
         assert!(!root.exists());
         assert_eq!(std::fs::read_to_string(outside.path().join("kept")).unwrap(), "kept");
         tree(&root).unwrap();
+    }
+
+    /// One who looks before he enters, and goes by the path.
+    fn remove_by_path(path: &std::path::Path) {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.symlink_metadata().is_ok_and(|state| state.is_dir()) {
+                remove_by_path(&path);
+                std::fs::remove_dir(&path).ok();
+            } else {
+                std::fs::remove_file(&path).ok();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_swapped_for_a_link_meanwhile_is_not_entered() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        let lay_out = || {
+            std::fs::create_dir_all(path("outside")).unwrap();
+            std::fs::write(path("outside/file"), "kept").unwrap();
+            for folder in 0..20 {
+                std::fs::create_dir_all(path("run/folder")).ok();
+                std::fs::create_dir_all(path(&format!("run/folder/{folder}"))).ok();
+                std::fs::write(path(&format!("run/folder/{folder}/file")), "x").ok();
+            }
+            std::os::unix::fs::symlink(path("outside"), path("run/link")).ok();
+        };
+        let is_over = AtomicBool::new(false);
+        let swap = || {
+            while !is_over.load(Ordering::Relaxed) {
+                renameat_with(CWD, path("run/folder"), CWD, path("run/link"), RenameFlags::EXCHANGE).ok();
+            }
+        };
+        let lost = |remove: &dyn Fn(), rounds: usize| {
+            (0..rounds).any(|_| {
+                lay_out();
+                remove();
+                !path("outside/file").exists()
+            })
+        };
+        let led_out = std::thread::scope(|scope| {
+            scope.spawn(swap);
+            let ours = lost(&|| drop(tree(&path("run"))), 1000);
+            let by_path = lost(&|| remove_by_path(&path("run")), 20_000);
+            is_over.store(true, Ordering::Relaxed);
+            (ours, by_path)
+        });
+        assert_eq!(led_out, (false, true), "ours, and one who goes by the path");
     }
 
     #[test]

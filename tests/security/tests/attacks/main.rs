@@ -6,11 +6,13 @@
 
 mod burdens;
 mod elsewhere;
+mod files;
 mod http;
 mod neighbours;
 mod outcomes;
 mod resources;
 mod sandbox;
+mod swaps;
 mod workspaces;
 
 use conformance::assert_completed;
@@ -27,10 +29,12 @@ use std::time::Instant;
 /// A part of the suite: what it is called, and its rows.
 type Part = (&'static str, fn(&mut Table, &Column, &mut Host));
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 9] = [
     ("sandbox", sandbox::attack),
     ("neighbours", neighbours::attack),
     ("workspaces", workspaces::attack),
+    ("files", files::attack),
+    ("swaps", swaps::attack),
     ("outcomes", outcomes::attack),
     ("resources", resources::attack),
     ("http", http::attack),

@@ -1,0 +1,242 @@
+//! How much a workspace may hold, and who sees to it while programs write to it.
+//!
+//! Counting costs a look at every file, so it is done as rarely as it can: what is written in between is bounded by how fast anything
+//! can write. Short executions cost one look at the file system as a whole (statvfs(3)), which also tells between counts that so
+//! much was written, by whomever, that it is worth counting. Who is over the line is stopped; a workspace that was over it before is
+//! held to what it had, so that its programs can read and remove.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::sessions::Stay;
+use super::usage::{Usage, measure, nameless};
+
+/// What may be written in a second, at most: memory is not faster than that through a file system.
+const BYTES_PER_SECOND: f64 = 2.0 * (1u64 << 30) as f64;
+/// Files that may be made in a second, at most.
+const FILES_PER_SECOND: f64 = 300_000.0;
+/// A file for so many bytes of the quota, the block size of the usual file systems.
+const BYTES_PER_FILE: u64 = 4096;
+/// No execution shorter than this is counted while it runs.
+const FIRST_COUNT: Duration = Duration::from_millis(200);
+/// How often the file system is looked at, at first and once an execution has run for a while.
+const GLANCE: Duration = Duration::from_millis(25);
+const LATER_GLANCE: Duration = Duration::from_millis(100);
+/// Counting takes at most one part in so many of the time, and where the file system tells that much was written.
+const PAUSES: u32 = 20;
+const URGENT_PAUSES: u32 = 5;
+/// Longest time without a count: somebody else may remove as much as a program writes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a workspace may hold.
+pub fn line(disk_mb: u64) -> Usage {
+    let bytes = disk_mb.saturating_mul(1024 * 1024);
+    Usage { bytes, files: (bytes / BYTES_PER_FILE).max(1) }
+}
+
+/// Watches over one execution's writing.
+#[derive(Debug)]
+pub struct Guard {
+    folder: Arc<OwnedFd>,
+    line: Usage,
+    /// What was there at the start, if that is known.
+    before: Option<Usage>,
+    /// What programs may have written since that was counted, as time.
+    ran_before: Duration,
+    free: Usage,
+    started: Instant,
+    over: OnceLock<Usage>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    /// What was in the workspace when that was found.
+    pub usage: Usage,
+    /// What it may hold.
+    pub line: Usage,
+}
+
+impl Guard {
+    /// For an execution that begins; `before` is what the workspace holds where that is known, and `ran_before` how long programs have run
+    /// since.
+    pub fn new(folder: &Arc<OwnedFd>, line: Usage, before: Option<Usage>, ran_before: Duration) -> Self {
+        let line = before.map_or(line, |before| line.max(before));
+        let (folder, started) = (Arc::clone(folder), Instant::now());
+        Self { free: free(&folder), folder, line, before, ran_before, started, over: OnceLock::new() }
+    }
+
+    /// Until more is in the workspace than may be.
+    pub async fn exceeded(&self) {
+        let (mut counted, mut line) = (self.before, self.line);
+        let mut free_then = self.free;
+        let (mut next, mut earliest) = (self.started + FIRST_COUNT, self.started);
+        loop {
+            let ran = self.started.elapsed();
+            tokio::time::sleep(if ran < Duration::from_secs(1) { GLANCE } else { LATER_GLANCE }).await;
+            let now = Instant::now();
+            let free_now = free(&self.folder);
+            let room = line.less(counted.unwrap_or_default());
+            let much = free_then.less(free_now).exceeds(&room);
+            if now < next && !(much && now >= earliest) {
+                continue;
+            }
+            let folder = Arc::clone(&self.folder);
+            let enough = counted.map(|_| line);
+            let Ok(usage) = tokio::task::spawn_blocking(move || with_nameless(&folder, enough)).await else { return };
+            let took = now.elapsed();
+            if counted.is_none() {
+                // Whether it was over the line before can't be told any more: it is held to what it has now.
+                line = line.max(usage);
+            }
+            if usage.exceeds(&line) {
+                self.over.set(usage).ok();
+                return;
+            }
+            (counted, free_then) = (Some(usage), free_now);
+            next = Instant::now() + pause(line.less(usage), took);
+            earliest = Instant::now() + took * URGENT_PAUSES;
+        }
+    }
+
+    /// Whether [`Self::settle`] has to count.
+    pub fn has_to_count(&self) -> bool {
+        let ran = self.ran_before + self.started.elapsed();
+        self.over.get().is_some() || may_exceed(self.before.unwrap_or_default(), ran, &self.line)
+    }
+
+    /// After its end: whether it was too much, as found on the way or now; and what is known from here on, for a session.
+    pub fn settle(self, stay: Option<&Stay>) -> Option<Exceeded> {
+        let ran = self.ran_before + self.started.elapsed();
+        let (line, over) = (self.line, self.over.get().copied());
+        if !self.has_to_count() {
+            stay.inspect(|stay| stay.with(|known| known.ran += self.started.elapsed()));
+            return None;
+        }
+        let usage = measure(&self.folder, if stay.is_some() { None } else { Some(line) });
+        if let Some(stay) = stay {
+            let is_alone = stay.is_alone();
+            stay.with(|known| {
+                known.usage = Some(usage);
+                known.ran = if is_alone { Duration::ZERO } else { ran };
+            });
+        }
+        // A program that has removed again what was too much at its end did not get away with it before.
+        let over = over.or_else(|| (self.before.is_some() && usage.exceeds(&line)).then_some(usage));
+        over.map(|usage| Exceeded { usage, line })
+    }
+}
+
+/// What is in it, and what is in it without a name. Where the former is more than `enough`, nobody asks for the latter.
+fn with_nameless(folder: &Arc<OwnedFd>, enough: Option<Usage>) -> Usage {
+    let named = measure(folder, enough);
+    if enough.is_some_and(|enough| named.exceeds(&enough)) {
+        return named;
+    }
+    let nameless = nameless(folder);
+    Usage { bytes: named.bytes + nameless.bytes, files: named.files + nameless.files }
+}
+
+/// Whether a line may be crossed by programs that ran for so long.
+fn may_exceed(usage: Usage, ran: Duration, line: &Usage) -> bool {
+    let seconds = ran.as_secs_f64();
+    let bytes = usage.bytes.saturating_add((seconds * BYTES_PER_SECOND) as u64);
+    let files = usage.files.saturating_add((seconds * FILES_PER_SECOND) as u64);
+    Usage { bytes, files }.exceeds(line)
+}
+
+/// How long it takes at least until so much room is used up, but no less than counting is worth.
+fn pause(room: Usage, took: Duration) -> Duration {
+    let seconds = (room.bytes as f64 / BYTES_PER_SECOND).min(room.files as f64 / FILES_PER_SECOND);
+    Duration::from_secs_f64(seconds).max(GLANCE).max(took * PAUSES).min(LONGEST_PAUSE.max(took * PAUSES))
+}
+
+/// What the file system has left for ordinary users; nothing where it does not tell.
+fn free(folder: &OwnedFd) -> Usage {
+    rustix::fs::fstatvfs(folder).map_or_else(
+        |_| Usage::default(),
+        |state| Usage { bytes: state.f_bavail * state.f_frsize, files: state.f_favail },
+    )
+}
+
+/// Room in a session's workspace that is kept for something on its way into it. Dropping it gives the room back.
+#[derive(Debug)]
+pub struct Promise<'a> {
+    stay: &'a Stay,
+    bytes: u64,
+    line: Usage,
+}
+
+impl<'a> Promise<'a> {
+    /// For what has `bytes`, where there is room for it beside what is there; that is counted if need be.
+    pub async fn new(stay: &'a Stay, folder: &Arc<OwnedFd>, line: Usage, bytes: u64) -> Option<Self> {
+        let programs = if stay.is_for_a_run() { 1 } else { 0 };
+        let is_known = stay.with(|known| known.usage.is_some() && known.ran.is_zero()) && stay.running() <= programs;
+        if !is_known {
+            let folder = Arc::clone(folder);
+            let usage = tokio::task::spawn_blocking(move || measure(&folder, None)).await.ok()?;
+            stay.with(|known| (known.usage, known.ran) = (Some(usage), Duration::ZERO));
+        }
+        let mut promise = Self { stay, bytes: 0, line };
+        promise.grow(bytes).then_some(promise)
+    }
+
+    /// Keeps more; whether there was room.
+    pub fn grow(&mut self, bytes: u64) -> bool {
+        let line = self.line;
+        let granted = self.stay.with(|known| {
+            let usage = known.usage.unwrap_or_default();
+            let after = usage.bytes.saturating_add(known.promised).saturating_add(bytes);
+            let fits = after <= line.bytes && usage.files < line.files;
+            if fits {
+                known.promised += bytes;
+            }
+            fits
+        });
+        self.bytes += if granted { bytes } else { 0 };
+        granted
+    }
+
+    /// It is in the workspace now, so many files; all new, or some in the place of others.
+    pub fn kept(self, files: u64, is_new: bool) {
+        let bytes = self.bytes;
+        self.stay.with(|known| {
+            // What it took the place of may have had other names: that is counted when somebody asks.
+            known.usage = known.usage.filter(|_| is_new);
+            if let Some(usage) = &mut known.usage {
+                *usage = Usage { bytes: usage.bytes + bytes, files: usage.files + files };
+            }
+        });
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.stay.with(|known| known.promised = known.promised.saturating_sub(self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counting_keeps_up_with_writing_and_costs_little() {
+        let room = |mb: u64| line(mb);
+        assert!(pause(room(1024), Duration::ZERO) <= Duration::from_millis(900));
+        assert_eq!(pause(room(0), Duration::ZERO), GLANCE);
+        assert_eq!(pause(room(1), Duration::from_millis(100)), Duration::from_secs(2));
+        assert_eq!(pause(room(1 << 30), Duration::ZERO), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_short_execution_can_not_have_crossed_the_line() {
+        let quota = line(1024);
+        assert!(!may_exceed(Usage::default(), Duration::from_millis(2), &quota));
+        assert!(may_exceed(Usage::default(), Duration::from_millis(600), &quota));
+        assert!(may_exceed(quota, Duration::from_millis(1), &quota));
+    }
+}

@@ -1,0 +1,146 @@
+//! What a workspace holds, as its file system counts it: blocks, not lengths, and a file of several names once. What programs
+//! have deleted and still hold open counts for as long as they do.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Stat};
+
+use super::walk::{Folder, Met, Visitor, walk};
+
+/// st_blocks is in units of this (stat(2)).
+const BLOCK_BYTES: u64 = 512;
+
+/// Bytes on the disk, and files and folders.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, folders, links, all that takes an inode.
+    pub files: u64,
+}
+
+impl Usage {
+    /// Whether it is more than that, in either.
+    pub fn exceeds(&self, line: &Self) -> bool {
+        self.bytes > line.bytes || self.files > line.files
+    }
+
+    /// The larger of the two, in each.
+    pub fn max(self, other: Self) -> Self {
+        Self { bytes: self.bytes.max(other.bytes), files: self.files.max(other.files) }
+    }
+
+    /// What is left of it beside that.
+    pub fn less(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_sub(other.bytes), files: self.files.saturating_sub(other.files) }
+    }
+
+    fn add(&mut self, state: &Stat) {
+        self.bytes = self.bytes.saturating_add(blocks(state).saturating_mul(BLOCK_BYTES));
+        self.files += 1;
+    }
+}
+
+#[allow(clippy::unnecessary_cast)] // Its type differs between systems.
+fn blocks(state: &Stat) -> u64 {
+    state.st_blocks as u64
+}
+
+/// Counts what is in a workspace, and stops when it is more than `line`: nobody asks by how much.
+pub fn measure(root: &Arc<OwnedFd>, line: Option<Usage>) -> Usage {
+    let mut counter = Counter { usage: Usage::default(), line, several_names: HashSet::new() };
+    walk(root, &mut counter);
+    counter.usage
+}
+
+struct Counter {
+    usage: Usage,
+    line: Option<Usage>,
+    several_names: HashSet<u64>,
+}
+
+impl Counter {
+    fn count(&mut self, state: &Stat) -> ControlFlow<()> {
+        self.usage.add(state);
+        match &self.line {
+            Some(line) if self.usage.exceeds(line) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl Visitor for Counter {
+    fn folder(&mut self, met: &Met<'_>, _: usize) -> ControlFlow<(), Folder> {
+        match self.count(met.state) {
+            ControlFlow::Break(()) => ControlFlow::Break(()),
+            ControlFlow::Continue(()) => ControlFlow::Continue(Folder::Enter),
+        }
+    }
+
+    fn other(&mut self, met: &Met<'_>) -> ControlFlow<()> {
+        if met.state.st_nlink > 1 && !self.several_names.insert(met.state.st_ino) {
+            return ControlFlow::Continue(());
+        }
+        self.count(met.state)
+    }
+}
+
+/// What programs in this workspace hold open or mapped of its file system that has no name any more. Where this process may not look
+/// at theirs it is nothing.
+#[cfg(target_os = "linux")]
+pub fn nameless(root: &OwnedFd) -> Usage {
+    let mut usage = Usage::default();
+    let Ok(own) = rustix::fs::fstat(root) else { return usage };
+    let mut seen = HashSet::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let process = process.path();
+        // Whose workspace it is: programs see it there.
+        let Ok(workspace) = rustix::fs::stat(process.join("root/workspace")) else { continue };
+        if (workspace.st_dev, workspace.st_ino) != (own.st_dev, own.st_ino) {
+            continue;
+        }
+        for table in ["fd", "map_files"] {
+            for entry in std::fs::read_dir(process.join(table)).into_iter().flatten().flatten() {
+                // A link of the kernel's to what is open: it opens nothing, and its name does not matter.
+                let Ok(state) = rustix::fs::stat(entry.path()) else { continue };
+                let is_file = FileType::from_raw_mode(state.st_mode) == FileType::RegularFile;
+                if is_file && state.st_nlink == 0 && state.st_dev == own.st_dev && seen.insert(state.st_ino) {
+                    usage.add(&state);
+                }
+            }
+        }
+    }
+    usage
+}
+
+/// There is no table of processes to look at.
+#[cfg(not(target_os = "linux"))]
+pub fn nameless(_root: &OwnedFd) -> Usage {
+    Usage::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::beneath::FOLDER;
+    use rustix::fs::Mode;
+
+    #[test]
+    fn blocks_count_and_names_do_not() {
+        let home = tempfile::tempdir().unwrap();
+        let root = Arc::new(rustix::fs::open(home.path(), FOLDER, Mode::empty()).unwrap());
+        assert_eq!(measure(&root, None), Usage::default());
+        std::fs::write(home.path().join("one"), vec![1; 1 << 20]).unwrap();
+        std::fs::hard_link(home.path().join("one"), home.path().join("two")).unwrap();
+        std::fs::File::create(home.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        std::os::unix::fs::symlink("/", home.path().join("link")).unwrap();
+        let usage = measure(&root, None);
+        assert_eq!(usage.files, 3);
+        assert!((1 << 20..2 << 20).contains(&usage.bytes), "{usage:?}");
+        let line = Usage { bytes: 100, files: 100 };
+        assert!(measure(&root, Some(line)).exceeds(&line));
+    }
+}

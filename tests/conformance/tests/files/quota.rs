@@ -1,0 +1,133 @@
+//! How much a workspace may hold.
+
+use crate::{list, shell, unique, url};
+use conformance::{Service, assert_completed, assert_failed};
+use serde_json::{Value, json};
+use std::io::Write;
+
+fn in_session(service: &Service, session: &str, language: &str, code: &str) -> Value {
+    service.execute(json!({"language": language, "code": code, "session_id": session, "timeout": 20}))
+}
+
+#[test]
+fn a_program_that_writes_too_much_is_stopped_soon() {
+    let service = Service::start();
+    let write = "import sys\nfor n in range(400):\n  open(f'f{n}', 'wb').write(bytes(1 << 20))\nprint('got through')";
+    for disk_mb in [5, 30] {
+        let answer = service.execute(json!({"language": "python", "code": write, "limits": {"disk_mb": disk_mb}}));
+        assert_failed(&answer, "disk_full");
+        assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("MAX_DISK_MB")), "{answer}");
+        assert_eq!(answer["stdout"], "", "{answer}");
+    }
+    // Slowly, in one file; and in pieces, each too short to be looked at while it runs.
+    let slow = "import time\nf = open('f', 'ab')\nwhile True:\n  f.write(bytes(1 << 20)); f.flush(); time.sleep(0.02)";
+    let answer = service.execute(json!({"language": "python", "code": slow, "limits": {"disk_mb": 20}, "timeout": 20}));
+    assert_failed(&answer, "disk_full");
+    let session = unique("pieces");
+    let piece = json!({"language": "shell", "code": "head -c 4000000 /dev/zero > f$(ls | wc -l)", "session_id": session, "limits": {"disk_mb": 20}});
+    let ends: Vec<Value> = (0..8).map(|_| service.execute(piece.clone())["error"]["kind"].clone()).collect();
+    assert_eq!(ends[..5].iter().filter(|end| end.is_null()).count(), 5, "{ends:?}");
+    assert!(ends[5..].iter().all(|end| end == "disk_full"), "{ends:?}");
+    // That it is the limit which stops it.
+    let enough =
+        service.execute(json!({"language": "python", "code": write.replace("400", "40"), "limits": {"disk_mb": 60}}));
+    assert_completed(&enough);
+    service
+        .post(json!({"language": "shell", "code": ":", "limits": {"disk_mb": 1025}}).to_string())
+        .assert_error(400, "Executor.ValidationError");
+}
+
+#[test]
+fn files_count_too_and_so_does_what_has_no_name() {
+    let service = Service::start();
+    let many = "import os\nfor n in range(100000):\n  os.close(os.open(f'f{n}', os.O_CREAT))\nprint('got through')";
+    let answer = service.execute(json!({"language": "python", "code": many, "limits": {"disk_mb": 8}, "timeout": 60}));
+    assert_failed(&answer, "disk_full");
+    assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("files")), "{answer}");
+    let nameless = "import os, time\nf = open('f', 'wb'); os.unlink('f')\nwhile f.tell() < 90 << 20:\n  f.write(bytes(1 << 20)); f.flush(); time.sleep(0.01)\ntime.sleep(4)\nprint('got through')";
+    let answer =
+        service.execute(json!({"language": "python", "code": nameless, "limits": {"disk_mb": 20}, "timeout": 20}));
+    assert_failed(&answer, "disk_full");
+}
+
+#[test]
+fn what_takes_no_room_does_not_count() {
+    let service = Service::start();
+    let code = "import os, time\nfor n in range(20):\n  open(f's{n}', 'w').truncate(90 << 20)\nopen('f', 'wb').write(bytes(4 << 20))\nfor n in range(20):\n  os.link('f', f'l{n}')\ntime.sleep(0.5)";
+    let answer = service.execute(json!({"language": "python", "code": code, "limits": {"disk_mb": 10}}));
+    assert_completed(&answer);
+}
+
+#[test]
+fn a_workspace_over_the_line_can_be_read_and_cleared() {
+    let service = Service::with(&[("MAX_DISK_MB", "10")]);
+    let session = unique("over");
+    let answer =
+        in_session(&service, &session, "python", "import time\nwhile True: open('big', 'ab').write(bytes(1 << 20))");
+    assert_failed(&answer, "disk_full");
+    assert_completed(&in_session(&service, &session, "shell", "cat big | wc -c; sleep 0.4"));
+    for code in ["head -c 3000000 /dev/zero > more", "head -c 3000000 /dev/zero > more2; sleep 5"] {
+        assert_failed(&in_session(&service, &session, "shell", code), "disk_full");
+    }
+    service.request("PUT", &url(&session, "x"), &[], b"x").assert_error(507, "Executor.InsufficientStorage");
+    let bring = json!({"language": "shell", "code": ":", "session_id": session, "files": {"x": "eA=="}});
+    service.post(bring.to_string()).assert_error(507, "Executor.InsufficientStorage");
+    assert_completed(&in_session(&service, &session, "shell", "rm big more*"));
+    assert_completed(&in_session(&service, &session, "shell", "head -c 3000000 /dev/zero > more; sleep 0.4"));
+    assert_eq!(service.request("PUT", &url(&session, "x"), &[], b"x").status, 201);
+}
+
+#[test]
+fn an_upload_that_does_not_fit_is_refused_before_it_is_stored() {
+    let service = Service::with(&[("MAX_DISK_MB", "4")]);
+    let session = unique("fits");
+    // Said beforehand: refused without waiting for it.
+    let head = service.request_bytes("PUT", &url(&session, "big"), &[("Content-Length", "5000000")], b"");
+    service.raw(&head).expect("a response").assert_error(507, "Executor.InsufficientStorage");
+    // Not said beforehand: as soon as it is too much.
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        url(&session, "big"),
+        service.address()
+    );
+    let mut stream = service.connect();
+    stream.write_all(head.as_bytes()).expect("a head");
+    let chunk = [b"100000\r\n", vec![b'x'; 1 << 20].as_slice(), b"\r\n"].concat();
+    for _ in 0..8 {
+        if stream.write_all(&chunk).is_err() {
+            break;
+        }
+    }
+    if let Ok(response) = conformance::read_response(&mut stream) {
+        response.assert_error(507, "Executor.InsufficientStorage");
+    }
+    assert!(list(&service, &session).is_empty());
+    let left = std::fs::read_dir(service.path("workspaces")).expect("a folder").flatten();
+    assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().contains("put-")).count(), 0);
+    // What is there counts, what it takes the place of does not.
+    let three = vec![b'x'; 3 << 20];
+    assert_eq!(service.request("PUT", &url(&session, "one"), &[], &three).status, 201);
+    service.request("PUT", &url(&session, "two"), &[], &three).assert_error(507, "Executor.InsufficientStorage");
+    assert_eq!(service.request("PUT", &url(&session, "one"), &[], &three).status, 204);
+    shell(&service, &session, "rm one");
+    assert_eq!(service.request("PUT", &url(&session, "two"), &[], &three).status, 201);
+    assert_eq!(service.request("DELETE", &url(&session, "two"), &[], b"").status, 204);
+    assert_eq!(service.request("PUT", &url(&session, "three"), &[], &three).status, 201);
+    // MAX_BODY_BYTES is for what is held in memory.
+    let service = Service::with(&[("MAX_BODY_BYTES", "1024")]);
+    assert_eq!(service.request("PUT", &url(&session, "one"), &[], &three).status, 201);
+}
+
+#[test]
+fn uploads_at_once_share_the_room() {
+    let service = Service::with(&[("MAX_DISK_MB", "10")]);
+    let session = unique("at-once");
+    let body = vec![b'x'; 3 << 20];
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let put = |number: u32| service.request("PUT", &url(&session, &format!("f{number}")), &[], &body).status;
+        let tasks: Vec<_> = (0..8).map(|number| scope.spawn(move || put(number))).collect();
+        tasks.into_iter().map(|task| task.join().expect("a status")).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 3, "{statuses:?}");
+    assert_eq!(list(&service, &session).len(), 3);
+}
