@@ -6,9 +6,6 @@
 //! it is durable (survives the power). A full disk is a state, not an end: what came of executions is kept and written when there
 //! is room again.
 
-// The outbox and what goes with it are for reports, which are not sent yet.
-#![cfg_attr(not(test), allow(dead_code, unused_imports))]
-
 mod change;
 mod keeper;
 mod outbox;
@@ -32,7 +29,7 @@ use change::Change;
 pub use keeper::Keeping;
 pub use outbox::{OutboxCounts, OutboxRow, Waiting};
 use read::Readers;
-pub use read::{Filter, Known, Row};
+pub use read::{Filter, Row};
 use room::Room;
 pub use schema::OpenError;
 use writer::Writer;

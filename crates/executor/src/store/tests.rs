@@ -1,5 +1,6 @@
 //! The store as its users see it, each test in a folder of its own.
 
+use super::read::Known;
 use super::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
