@@ -20,7 +20,8 @@ MAX_TRACEBACK = 256 * 1024
 def read_request():
     """The header, the code and the event's text; None when there is none, because the service wants nothing any more."""
     chunks = []
-    while chunk := os.read(REQUEST_FD, 1 << 20):
+    # No more at a time than a pipe holds: room for more has to be made each time.
+    while chunk := os.read(REQUEST_FD, 1 << 16):
         chunks.append(chunk)
     os.close(REQUEST_FD)
     data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -37,27 +38,35 @@ def read_request():
     return parse_json(sections[0]), sections[1], sections[2]
 
 
+class JsonRules:
+    """How the interpreter's own scanner is to read JSON: as json.loads has it."""
+
+    strict = True
+    object_hook = object_pairs_hook = parse_constant = None
+    parse_float, parse_int = float, int
+    memo = {}
+
+
+try:
+    from _json import make_scanner
+except ImportError:
+    scan_json = None
+else:
+    scan_json = make_scanner(JsonRules)
+
+
 def parse_json(text):
     """json.loads without importing json, which costs more than the parsing."""
-    try:
-        from _json import make_scanner
-    except ImportError:
+    if scan_json is None:
         import json
 
         return json.loads(text)
-
-    class Context:
-        strict = True
-        object_hook = object_pairs_hook = parse_constant = None
-        parse_float, parse_int = float, int
-        memo = {}
-
     # The event passes with all its digits; the interpreter's guard against long ones is for the user's code.
     limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else None
     if limit is not None:
         sys.set_int_max_str_digits(0)
     try:
-        return make_scanner(Context)(text.strip(" \t\r\n"), 0)[0]
+        return scan_json(text.strip(" \t\r\n"), 0)[0]
     finally:
         if limit is not None:
             sys.set_int_max_str_digits(limit)
@@ -288,25 +297,37 @@ def exit_code(error):
     return 1
 
 
+def is_idle(threading):
+    """Whether no thread was started and nothing waits for the end of all, so that there is nothing to shut down."""
+    locks = getattr(threading, "_shutdown_locks", None)  # The main thread's own, and those of others.
+    waits = getattr(threading, "_threading_atexits", True)
+    return not waits and locks is not None and len(locks) <= 1 and threading.active_count() == 1
+
+
+def only_ours_are_open():
+    """Whether no descriptor is open but the standard ones and the result channel."""
+    ours = {"0", "1", "2", str(HIGH_FD)}
+    try:
+        # One more is open while the folder is read.
+        return len(set(os.listdir("/proc/self/fd")) - ours) <= 1
+    except OSError:
+        return False
+
+
 def leave(code, status):
     """Ends the process as the interpreter would, but without taking it apart object by object, which for a small program
     takes longer than the program: threads are waited for, exit handlers run, output is flushed.
 
     The long way is taken where it could be seen: with an open file that may have something unwritten, or a finalizer.
     """
-    ours = {"0", "1", "2", str(HIGH_FD)}
-    try:
-        # One more is open while the folder is read.
-        plain = "__del__" not in code and len(set(os.listdir("/proc/self/fd")) - ours) <= 1
-    except OSError:
-        plain = False
+    plain = "__del__" not in code and only_ours_are_open()
     threading = sys.modules.get("threading")
     if not plain or (threading is not None and not hasattr(threading, "_shutdown")):
         sys.exit(status)
     import atexit
 
     try:
-        if threading is not None:
+        if threading is not None and not is_idle(threading):
             threading._shutdown()
         atexit._run_exitfuncs()
     except BaseException:
@@ -401,7 +422,8 @@ def wait_for_request():
     request = read_request()
     if request is None:
         os._exit(0)
-    os.environ.update(request[0].get("env", {}))
+    if variables := request[0].get("env"):
+        os.environ.update(variables)
     give_way()
     return channel, request
 

@@ -5,6 +5,19 @@ does once it is in its sandbox. The process has one thread. How a fork gets into
 system calls, and machine code that makes them; no code of this language runs in a fork before it has given up everything.
 """
 
+# Filled with what modules want done around a fork, from here on. What was loaded before has done so already.
+HOOKS, HOOKED_BEFORE = [], {"logging", "random", "threading"} & set(sys.modules)
+register_at_fork = os.register_at_fork
+
+
+def remember_at_fork(**functions):
+    """Stands for os.register_at_fork while modules are imported ahead: a program that forks has them called by the interpreter."""
+    HOOKS.append((sys._getframe(1).f_globals.get("__name__"), functions))
+    return register_at_fork(**functions)
+
+
+os.register_at_fork = remember_at_fork
+
 import ctypes
 import fcntl
 import gc
@@ -23,6 +36,8 @@ CONTROL_FD, OWN_PIDS_FD, DOOR_FD = 3, 5, 5
 FIRST_FREE_FD = 6
 CLONE_NEWPID = 0x20000000
 MOST_FDS = 64
+# Modules whose hooks are not called: they put in order what other threads had begun, and here is one; or it is done faster (renewals).
+NOT_HOOKED = {"concurrent.futures.thread", "logging", "random", "threading"}
 ONE_THREAD = [f"{name}_NUM_THREADS" for name in ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")]
 OWN_PID = os.getpid()
 
@@ -73,6 +88,10 @@ class Steps:
         if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(len(code)), mmap.PROT_READ | mmap.PROT_EXEC) != 0:
             raise OSError(ctypes.get_errno(), "mprotect")
         self.call = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p)(start)
+        # Room for a struct rlimit each, by the resource's number.
+        numbers = {value for _, _, value, _, _ in self.patches if isinstance(value, int)}
+        self.limits = bytearray(16 * (1 + max(numbers, default=0)))
+        self.place_of_limits = ctypes.addressof(ctypes.c_char.from_buffer(self.limits))
 
     def argument(self, each, at, step, place):
         """A word that is the same for every order, or 0 and a note to put it there."""
@@ -89,8 +108,13 @@ class Steps:
         self.patches.append((at, at + (1 + place) * self.WORD, value, step["number"], step["optional"]))
         return 0
 
+    def limit(self, resource, value):
+        """Puts both limits of a resource down; gives their address."""
+        struct.pack_into("QQ", self.limits, 16 * resource, value, value)
+        return self.place_of_limits + 16 * resource
+
     def carry_out(self, named):
-        """Forks; gives the child's number, and in the child 0, or less for the step that failed."""
+        """Forks; gives the child's number, and in the child 0; or in either less than that, for the step that failed."""
         put, data = struct.pack_into, self.list
         for at, word, name, number, optional in self.patches:
             value = named.get(name)
@@ -101,76 +125,132 @@ class Steps:
         return self.call(self.place)
 
     def failed(self, result):
-        """The step's name and errno."""
+        """What the init is told of the step that failed."""
         index, errno = divmod(-result, 65536)
-        return self.names[index], errno
+        return json.dumps({"Err": {"stage": self.names[index], "index": None, "errno": errno}}).encode()
 
 
-def fork_into(data, received, steps, enters_pids):
+class Descriptors:
+    """Which are open, asked of the kernel in one call: poll(2) says POLLNVAL of those that are not. A sandbox has no higher ones."""
+
+    MOST, STANDARD, POLLNVAL = 1024, 3, 0x20
+
+    def __init__(self):
+        asked = [fd for fd in range(self.STANDARD, self.MOST) if fd != HIGH_FD]
+        self.count = len(asked)
+        self.closed = b"".join(struct.pack("ihh", fd, 0, self.POLLNVAL) for fd in asked)
+        self.list = bytearray(self.closed)
+        self.place = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(self.list)))
+        self.poll = ctypes.PyDLL(None).poll
+
+    def only_ours_are_open(self):
+        """As the function of this name, without the folder in /proc, which takes the kernel longer than to run a small program."""
+        return self.poll(self.place, ctypes.c_ulong(self.count), 0) == self.count and self.list == self.closed
+
+
+class Hooks:
+    """What is done around a fork for modules that were imported ahead.
+
+    The fork is a copy of a process with one thread that holds no lock, so there is nothing to be put in order in the interpreter,
+    and nothing is: it takes longer than all the rest. Where another thread was started, or a hook is not known, the interpreter's
+    own way is taken.
+    """
+
+    def __init__(self):
+        hooks = [functions for module, functions in HOOKS if module not in NOT_HOOKED]
+        self.before = [each["before"] for each in reversed(hooks) if "before" in each]
+        self.after_in_parent = [each["after_in_parent"] for each in hooks if "after_in_parent" in each]
+        self.after_in_child = [each["after_in_child"] for each in hooks if "after_in_child" in each]
+        if HOOKED_BEFORE or threading.active_count() > 1:
+            self.before = [ctypes.pythonapi.PyOS_BeforeFork]
+            self.after_in_parent = [ctypes.pythonapi.PyOS_AfterFork_Parent]
+            self.after_in_child = [ctypes.pythonapi.PyOS_AfterFork_Child]
+        self.after_in_child += renewals()
+
+
+def renewals():
+    """What makes anew in a fork what must not be the same in all of them, where no hook does it."""
+    thread, modules = threading.main_thread(), sys.modules
+    found = [gc.enable]
+    if hasattr(thread, "_set_native_id"):
+        found.append(thread._set_native_id)
+    if random := modules.get("random"):
+        from functools import partial
+        from _random import Random
+
+        found.append(partial(Random.seed, random._inst))
+    if numpy_random := modules.get("numpy.random"):
+        found.append(numpy_random.seed)
+    if logging := modules.get("logging"):
+        from time import time, time_ns
+
+        now = time_ns if isinstance(logging._startTime, int) else time
+        found.append(lambda: setattr(logging, "_startTime", now()))
+    if process := modules.get("multiprocessing.process"):
+        found.append(lambda: setattr(process.current_process(), "authkey", os.urandom(32)))
+    return found
+
+
+def fork_into(data, received, steps, hooks, enters_pids):
     """Carries an order out; returns whether this is the fork, in its sandbox."""
     order = json.loads(data)
     named = dict(zip(order["fds"], received))
     door = named["door"]
     named["uid"], named["gid"] = order["uid"], order["gid"]
-    limits = []
     for resource, value in order["rlimits"]:
         if value:
-            limits.append(ctypes.create_string_buffer(struct.pack("QQ", value[0], value[0]), 16))
-            named[resource] = ctypes.addressof(limits[-1])
+            named[resource] = steps.limit(resource, value[0])
     # The next child is in the sandbox's pid namespace; this process stays where it is.
     if enters_pids and libc.setns(named["pid"], CLONE_NEWPID) != 0:
         return False
-    ctypes.pythonapi.PyOS_BeforeFork()
+    for hook in hooks.before:
+        hook()
     result = steps.carry_out(named)
-    if os.getpid() != OWN_PID:
-        become_program(result, door, steps)
+    if result == 0:
+        become_program(hooks)
         return True
-    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if result < 0:
+        tell_failure(steps.failed(result), door)
+        if os.getpid() != OWN_PID:
+            os._exit(125)
+    for hook in hooks.after_in_parent:
+        hook()
     if enters_pids and libc.setns(OWN_PIDS_FD, CLONE_NEWPID) != 0:
         os._exit(125)
     return False
 
 
-def become_program(result, door, steps):
-    """In a fork that is in its sandbox: lets the interpreter know. Does not return from one that failed on its way."""
-    if result < 0:
-        stage, errno = steps.failed(result)
-        message = json.dumps({"Err": {"stage": stage, "index": None, "errno": errno}}).encode()
-        for fd in (door, DOOR_FD):
-            try:
-                os.write(fd, message)
-            except OSError:
-                pass  # It is not there yet, or not any more.
-        os._exit(125)
-    ctypes.pythonapi.PyOS_AfterFork_Child()
+def tell_failure(message, door):
+    """To the init, by the door: that is at its own number or already at that of the program."""
+    for fd in (door, DOOR_FD):
+        try:
+            os.write(fd, message)
+        except OSError:
+            pass  # It is not there yet, or not any more.
+
+
+def become_program(hooks):
+    """In a fork that is in its sandbox: lets the interpreter and the modules know."""
+    for hook in hooks.after_in_child:
+        hook()
     # The parent that it had has nothing left to do but to end.
     while os.getppid() != 1:
         os.sched_yield()
-    # So far only the kernel knows.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    del sys.orig_argv[2:]
-    renew()
 
 
-def renew():
-    """Makes anew in a fork what must not be the same in all of them. The interpreter itself does it for random (an at-fork hook)."""
-    gc.enable()
-    platform = sys.modules.get("platform")
-    if platform is not None:
-        # What the host is called.
-        platform._uname_cache = None
-        platform._platform_cache = {}
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-    logging = sys.modules.get("logging")
-    if logging is not None:
-        import time
-
-        logging._startTime = time.time_ns() if isinstance(logging._startTime, int) else time.time()
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        process.current_process().authkey = os.urandom(32)
+def fill_holes():
+    """Takes the free places between the objects that are there, so that those that a fork makes are side by side: each page that it
+    writes to is copied for it. They are in pools of objects of one size (Objects/obmalloc.c)."""
+    pool_bytes, most_objects = 16384, 20000
+    for size in range(16, 513, 16):
+        places, filled, held = pool_bytes // size, {}, []
+        while len(held) < most_objects:
+            held.append(bytes(max(size - 40, 0)))
+            pool = id(held[-1]) // pool_bytes
+            filled[pool] = filled.get(pool, 0) + 1
+            if filled[pool] >= places - 1:
+                break  # All of it: there was no older one left.
+        BUFFERS.append(held)
 
 
 def rehearse():
@@ -183,31 +263,30 @@ def rehearse():
 
     header = {"mode": "auto", "execution_id": "", "function_name": "handler", "deadline_ns": "0"}
     code = "def handler(event):\n    return {'message': f\"Hello, {event['name']}!\"}"
+    os.getppid()
     kept = sys.modules["__main__"], sys.argv[:], sys.path[:]
     for _ in range(20):
         run(Nowhere(), parse_json(json.dumps(header)), code, '{"name": "A", "numbers": [1, 2.5]}')
     sys.modules["__main__"], sys.argv[:], sys.path[:] = kept
 
 
-def serve(control, steps, enters_pids):
+def serve(control, steps, hooks, enters_pids):
     """Forks on order until the service is gone; returns in each fork."""
+    detach = super(socket.socket, control).detach
     while True:
         data, received, _, _ = socket.recv_fds(control, 65536, MOST_FDS)
         if not data:
             os._exit(0)
-        if fork_into(data, received, steps, enters_pids):
+        if fork_into(data, received, steps, hooks, enters_pids):
             # It is closed. Its number is the program's to use, and not for this object to close again.
-            control.detach()
+            detach()
             return
         for fd in received:
             os.close(fd)
 
 
-def zygote():
-    """From the setup to the end; returns in each fork."""
-    # What a fork puts its own descriptors over.
-    control = socket.socket(fileno=fcntl.fcntl(CONTROL_FD, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD))
-    os.close(CONTROL_FD)
+def make_ready(control):
+    """From the setup to the first order; gives what to fork with."""
     setup = json.loads(control.recv(65536))
     steps = Steps(setup["steps"], setup["code"])
     # No descriptor that comes with an order may have one of these numbers.
@@ -220,14 +299,33 @@ def zygote():
     lacks = import_ahead(setup["arguments"])
     for name in ONE_THREAD:
         del os.environ[name]
+    os.register_at_fork = register_at_fork
+    hooks = Hooks()
     rehearse()
-    # The parents of those that enter a pid namespace: nobody waits for them.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if platform := sys.modules.get("platform"):
+        platform._uname_cache, platform._platform_cache = None, {}  # What the host is called.
+    del sys.orig_argv[2:]
+    # The parents of those that enter a pid namespace: nobody waits for them. The interpreter does not know, nor does a fork have it.
+    libc.signal(signal.SIGCHLD, ctypes.c_void_p(int(signal.SIG_IGN)))
+    return steps, hooks, setup["enters_pids"], lacks
+
+
+def zygote():
+    """From the start to the end; returns in each fork."""
+    # What a fork puts its own descriptors over.
+    control = socket.socket(fileno=fcntl.fcntl(CONTROL_FD, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD))
+    os.close(CONTROL_FD)
+    steps, hooks, enters_pids, lacks = make_ready(control)
+    # For good: what a fork lets go of takes it time.
+    BUFFERS.append((steps, hooks))
+    global only_ours_are_open
+    only_ours_are_open = Descriptors().only_ours_are_open
     gc.collect()
+    fill_holes()
     gc.freeze()
     gc.disable()
     control.send(json.dumps({"lacks": lacks}).encode())
-    serve(control, steps, setup["enters_pids"])
+    serve(control, steps, hooks, enters_pids)
 
 
 zygote()

@@ -13,7 +13,7 @@
 //!
 //! 1. carries the steps out, in order, by the machine code of [`crate::sys::calls`]: it becomes a child of the sandbox's init, as
 //!    a fork does whose parent, itself in that pid namespace, is gone (pid_namespaces(7)), enters the sandbox, and gives up
-//!    everything;
+//!    everything; the parent in between shares the zygote's memory, and the zygote waits for its end (vfork(2));
 //! 2. thereby has sent `{"Ok":null}` through the *door*, by which the init knows it; or sends there
 //!    `{"Err":{"stage":…,"index":…,"errno":…}}` and ends;
 //! 3. says [`crate::pipes::AHEAD`] on descriptor 3 and waits for its request on descriptor 4.
@@ -228,7 +228,7 @@ impl Zygote {
         let setup = Setup {
             arguments: &recipe.arguments,
             code: crate::sys::calls::code().ok_or_else(no_code)?,
-            steps: steps::all(is_root, seccomp::native()),
+            steps: steps::all(is_root, &seccomp::fork()),
             enters_pids: is_root,
         };
         match tokio::time::timeout(recipe.ready_within, process.set_up(&setup)).await {

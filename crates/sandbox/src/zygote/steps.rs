@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::filter::seccomp::Instruction;
 use crate::plan::WORKSPACE;
-use crate::sys::calls::{FORK, ORPHAN};
+use crate::sys::calls::{LEND, ORPHAN};
 use crate::zygote::Namespaces;
 
 /// A system call.
@@ -54,10 +54,18 @@ impl Step {
     }
 }
 
-/// clone(2) like fork(2): the C library finds the number of its thread where it keeps it.
-fn fork(number: i64) -> Step {
+/// clone(2) like fork(2), to end at once: the C library finds the number of its thread where it keeps it.
+fn fork() -> Step {
     let flags = libc::SIGCHLD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
     let arguments = vec![Number(flags.into()), Number(0), Number(0), Named("thread_id"), Number(0)];
+    Step { number: ORPHAN, ..step("fork", 0, arguments) }
+}
+
+/// clone(2) like vfork(2), for one in between that only has to end for its child to become another's: a copy of the memory costs
+/// as much as the fork itself.
+fn lend(number: i64) -> Step {
+    let flags = libc::SIGCHLD | libc::CLONE_VM | libc::CLONE_VFORK;
+    let arguments = vec![Number(flags.into()), Number(0), Number(0), Number(0), Number(0)];
     Step { number, ..step("fork", 0, arguments) }
 }
 
@@ -74,7 +82,7 @@ fn prctl(name: &'static str, option: libc::c_int, second: i64, third: i64) -> St
 pub(crate) fn all(is_root: bool, filter: &[Instruction]) -> Vec<Step> {
     let default_action = Bytes(vec![0; 32]);
     let mut steps = vec![
-        fork(FORK),
+        lend(LEND),
         // The zygote ignores it. A fork that ends before its parent does would be collected here, and its new parent never know.
         step(
             "signals",
@@ -85,9 +93,9 @@ pub(crate) fn all(is_root: bool, filter: &[Instruction]) -> Vec<Step> {
     if !is_root {
         // There it has the capabilities for the others, since its own user made it (user_namespaces(7)). Its children are in the
         // sandbox's pid namespace.
-        steps.extend([setns("owner", libc::CLONE_NEWUSER), setns("pid", libc::CLONE_NEWPID), fork(ORPHAN)]);
+        steps.extend([setns("owner", libc::CLONE_NEWUSER), setns("pid", libc::CLONE_NEWPID), lend(ORPHAN)]);
     }
-    steps.push(fork(ORPHAN));
+    steps.push(fork());
     for entrance in ["entrance0", "entrance1", "entrance2", "entrance3"] {
         let arguments = vec![Named(entrance), Bytes(b"0".to_vec()), Number(1)];
         steps.push(step("cgroup", libc::SYS_write, arguments).optional());
@@ -215,13 +223,13 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn a_fork_enters_a_sandbox_by_this() {
-        insta::assert_snapshot!("root", lines(&all(true, crate::filter::seccomp::native())));
+        insta::assert_snapshot!("root", lines(&all(true, &crate::filter::seccomp::fork())));
         insta::assert_snapshot!("user", lines(&all(false, &[])));
     }
 
     #[test]
     fn the_filter_comes_last_and_capabilities_go_before_any_restriction_of_paths() {
-        let steps = all(true, crate::filter::seccomp::native());
+        let steps = all(true, &crate::filter::seccomp::fork());
         let at = |name: &str| steps.iter().position(|step| step.name == name).unwrap();
         // After it nothing but a word to the init.
         assert_eq!(at("seccomp"), steps.len() - 3);

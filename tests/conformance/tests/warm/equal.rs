@@ -118,6 +118,34 @@ try:
 except RuntimeError as error: print(error)
 print(count)";
 
+const LEFT_OPEN: &str = "
+import os
+low = open('/dev/stdout', 'w')
+low.write('written at the end, ')
+low.close()
+high = os.fdopen(os.dup2(1, 1023), 'w')
+high.write('by a high descriptor')";
+
+const LEFT_BROKEN: &str = "
+import os
+reader, writer = os.pipe()
+os.close(reader)
+broken = os.fdopen(writer, 'w')
+broken.write('to nobody')";
+
+const AT_FORK: &str = "
+import atexit, logging, os, random, threading
+os.register_at_fork(before=lambda: print('before'), after_in_parent=lambda: print('parent'), after_in_child=lambda: os.write(1, b'child '))
+main = threading.main_thread()
+print(main.native_id == os.getpid(), main.ident == threading.get_ident(), threading.active_count(), main.is_alive())
+drawn = random.getstate()
+if os.fork() == 0:
+    print(main.native_id == os.getpid(), threading.active_count(), random.getstate() == drawn, flush=True)
+    os._exit(0)
+os.wait()
+atexit.register(lambda: print('at the end', threading.active_count(), [thread.name for thread in threading.enumerate()]))
+threading.Thread(target=lambda: (threading.Event().wait(0.05), print('a thread of its own'))).start()";
+
 const NODE: &str = "
 console.log([process.argv, process.execArgv, process.argv0, process.cwd(), process.env, process.versions, process.uptime() < 20, __filename, __dirname]);
 console.log(require.main === module, module.id, module.paths, module.filename, Object.keys(module), typeof require.resolve, this === module.exports);
@@ -130,6 +158,9 @@ const CASES: &[Case] = &[
     case("what a run finds", "python", "{}", FINGERPRINT),
     case("with an event", "python", r#"{"event":{"a":[1,"ü"]}}"#, FINGERPRINT),
     case("with input", "python", r#"{"stdin":"a line\nand ü"}"#, FINGERPRINT),
+    case("with files left open", "python", "{}", LEFT_OPEN),
+    case("with a broken pipe left open", "python", "{}", LEFT_BROKEN),
+    case("with hooks around a fork", "python", "{}", AT_FORK),
     case("in a folder", "python", r#"{"working_directory":"data/in"}"#, FINGERPRINT),
     case(
         "with variables",
