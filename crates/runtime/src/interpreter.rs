@@ -128,13 +128,14 @@ impl Interpreter {
         (self.language == Language::Python).then(|| python::zygote(self, imports))
     }
 
-    /// The folders for `PATH`, its own first when it is not a standard one.
-    pub fn search_path(&self) -> String {
+    /// The folders for `PATH`: those of installed packages, its own when it is not a standard one, those.
+    pub(crate) fn search_path(&self, packages: Option<&str>) -> String {
         const STANDARD: &str = "/usr/local/bin:/usr/bin:/bin";
-        match self.path.parent().and_then(Path::to_str) {
-            Some(own) if !STANDARD.split(':').any(|folder| folder == own) => format!("{own}:{STANDARD}"),
-            _ => STANDARD.to_owned(),
-        }
+        let own = self.path.parent().and_then(Path::to_str);
+        let own = own.filter(|own| !STANDARD.split(':').any(|folder| folder == *own));
+        let packages = packages.map(|folder| format!("{folder}/bin"));
+        let folders = packages.as_deref().into_iter().chain(own).chain([STANDARD]);
+        folders.collect::<Vec<_>>().join(":")
     }
 }
 
@@ -236,6 +237,7 @@ mod tests {
     fn a_standard_interpreter_needs_no_folder_beside_usr() {
         let shell = Interpreter::find(Language::Shell, None).unwrap();
         assert!(shell.folders.is_empty(), "{:?}", shell.folders);
-        assert_eq!(shell.search_path(), "/usr/local/bin:/usr/bin:/bin");
+        assert_eq!(shell.search_path(None), "/usr/local/bin:/usr/bin:/bin");
+        assert_eq!(shell.search_path(Some("/packages")), "/packages/bin:/usr/local/bin:/usr/bin:/bin");
     }
 }

@@ -402,10 +402,10 @@ def import_ahead(names):
     return failures
 
 
-def give_way():
-    """Forgets what was imported ahead and is also the name of something in the working directory: an import finds that first."""
+def give_way(folder):
+    """Forgets what was imported ahead and is also the name of something in this folder: an import finds that first."""
     try:
-        entries = os.listdir()
+        entries = os.listdir(folder)
     except OSError:
         return  # It may be shut by another program of the session; nothing can be imported from it then.
     for entry in entries:
@@ -415,6 +415,18 @@ def give_way():
                 del sys.modules[module]
 
 
+def complete(header):
+    """Puts in force what the process has started without: variables, and installed packages behind the caller's own folders."""
+    given = os.environ.get("PYTHONPATH")
+    if variables := header.get("env"):
+        os.environ.update(variables)
+    if packages := header.get("packages"):
+        own = len({os.path.abspath(folder) for folder in given.split(os.pathsep)}) if given else 0
+        sys.path.insert(1 + own, packages)
+        if AHEAD:
+            give_way(packages)
+
+
 def wait_for_request():
     """Stands at the gate of a process that was started ahead; gives the channel and the request."""
     channel = Channel()
@@ -422,9 +434,8 @@ def wait_for_request():
     request = read_request()
     if request is None:
         os._exit(0)
-    if variables := request[0].get("env"):
-        os.environ.update(variables)
-    give_way()
+    complete(request[0])
+    give_way(".")
     return channel, request
 
 
@@ -438,6 +449,7 @@ def main():
     else:
         channel = Channel()
         header, code, event_text = read_request()
+        complete(header)
     leave(code, run(channel, header, code, event_text))
 
 

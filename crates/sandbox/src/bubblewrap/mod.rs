@@ -121,10 +121,7 @@ impl Bubblewrap {
             arguments.push(0);
         }
         let construction = Construction {
-            body: Body::Program {
-                argv: argv::command(&self.path),
-                bind,
-            },
+            body: Body::Program { argv: argv::command(&self.path), bind },
             data: vec![channel::sealed("arguments", &[&arguments]).map_err(failed)?],
             etc: Some(etc),
             layout: plan::layout(policy),
