@@ -48,7 +48,7 @@ fuzz: setup ## Looks for inputs that break a property, FUZZ_SECONDS (60) for eac
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --quiet --locked cargo-fuzz
 	./scripts/fuzz
 
-soak: build fuzz ## What takes long: fuzzing, 20,000 executions, no growth and no slower, random system calls, clients that drip.
+soak: build fuzz ## What takes long: fuzzing, 20,000 executions, no growth and no slower, random system calls, 200 kills under load, clients that drip.
 	@for adapter in $(ADAPTERS); do \
 	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- soak 20000 && \
 	ISOLATION=$$adapter $(CARGO) run --release --quiet -p bench -- calls || exit 1; done

@@ -17,6 +17,7 @@ mod load;
 mod machine;
 mod memory;
 mod promises;
+mod reporting;
 mod run;
 mod sandboxes;
 mod setup;
@@ -40,6 +41,7 @@ const USAGE: &str = "usage: bench [--check] [--save]
                           floors and service in one run: latency, load, memory, promises; some five minutes
                           --check: exit code 1 on a broken promise
                           --save: chart and figures go into bench/results (else into target/bench)
+       bench reporting    the row of reporting alone
        bench soak [N]     N executions (20000); exit code 1 when anything is left behind or the end is slower
        bench calls [S]    random system calls for S seconds (60), SEED repeats them; exit code 1 when anything suffers";
 const SOAK_EXECUTIONS: usize = 20_000;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             Ok(seconds) if seconds > 0 => calls::run(seconds),
             _ => return usage(),
         },
+        ["reporting"] => reporting::run(),
         ["soak"] => soak::run(SOAK_EXECUTIONS),
         ["soak", count] => match count.parse() {
             Ok(count) if count > 0 => soak::run(count),

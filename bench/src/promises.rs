@@ -5,6 +5,7 @@ use crate::hello::Language;
 use crate::latency::{Latencies, Pace};
 use crate::load::{self, CLIENTS, Case, PROMISED_CLIENTS};
 use crate::memory;
+use crate::reporting;
 use crate::run::Results;
 use crate::setup::Setup;
 use crate::table;
@@ -126,6 +127,12 @@ fn latency(results: &Results) -> Vec<Promise> {
             Some(results.sandboxes.ratio()),
             0.5,
             None,
+        ),
+        at_most(
+            "Python, 10 ms pause, reported to a control plane / not",
+            Some(results.reporting.ratio()),
+            reporting::MUST,
+            Some(1.05),
         ),
     ]
 }

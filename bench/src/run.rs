@@ -7,6 +7,7 @@ use crate::load::Loads;
 use crate::machine::Machine;
 use crate::memory::{self, Memory};
 use crate::promises::{self, Promise};
+use crate::reporting::Reporting;
 use crate::sandboxes::{self, Times};
 use crate::setup::Setup;
 use crate::sleepers::{self, Sleepers};
@@ -28,6 +29,7 @@ pub struct Results {
     pub memory: Vec<Memory>,
     pub sleepers: Vec<Sleepers>,
     pub sandboxes: Times,
+    pub reporting: Reporting,
 }
 
 #[derive(Serialize)]
@@ -64,7 +66,8 @@ pub fn run(save: bool) -> Result<bool> {
     let sleepers = Setup::WARM.map(sleepers::measure).into_iter().collect::<Result<_>>()?;
     progress("sandboxes alone");
     let sandboxes = sandboxes::measure()?;
-    let results = Results { machine, latencies, loads, memory, sleepers, sandboxes };
+    let reporting = Reporting::measure()?;
+    let results = Results { machine, latencies, loads, memory, sleepers, sandboxes, reporting };
 
     let promises = promises::judge(&results);
     let kept = print(&results, &promises);
@@ -77,6 +80,7 @@ fn print(results: &Results, promises: &[Promise]) -> bool {
     latency::print(&results.latencies);
     results.loads.print();
     results.sandboxes.print();
+    results.reporting.print();
     memory::print(&results.memory);
     println!();
     for Sleepers { setup, count, seconds } in &results.sleepers {

@@ -32,6 +32,7 @@ pub struct Answer {
     pub execution_time: f64,
     pub metrics: Metrics,
     pub artifacts: Vec<Artifact>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub artifacts_truncated: bool,
     #[serde(flatten)]
     pub outputs: Option<Collected>,

@@ -145,10 +145,16 @@ settings! {
         SHUTDOWN_GRACE => shutdown_grace: Duration = "0", rule::seconds(0..=86_400), "SECONDS";
     }
     "Control plane" {
-        /// Base address of the control plane. In this version only `doctor` uses it, to see whether it answers.
+        /// Base address of the control plane, to which results, heartbeats, the start and the end are reported. Not set, nothing is.
         CONTROL_PLANE_URL => control_plane_url: Option<String> = "", rule::optional(rule::base_url()), "URL";
-        /// Bearer token for the control plane. In this version it is only kept out of every log line.
+        /// Bearer token for the control plane.
         INTERNAL_API_TOKEN => internal_api_token: Option<Secret> = "", rule::optional(rule::token()), "TOKEN";
+        /// Seconds between two heartbeats of a running execution.
+        HEARTBEAT_INTERVAL => heartbeat_interval: Duration = "5", rule::seconds(1..=3600), "SECONDS";
+        /// Who this executor is to the control plane. Not set, it is the host's name.
+        CONTAINER_ID => container_id: Option<String> = "", rule::optional(rule::identity()), "ID";
+        /// The pod it runs in, as the control plane is told. Not set, it is the host's name.
+        POD_NAME => pod_name: Option<String> = "", rule::optional(rule::identity()), "NAME";
     }
     "Interpreters" {
         /// The Python interpreter. Not set, it is looked for in the standard system folders.

@@ -14,6 +14,7 @@ mod interpreters;
 mod offload;
 mod packages;
 mod pipeline;
+mod report;
 mod state;
 mod store;
 pub mod telemetry;

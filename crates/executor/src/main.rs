@@ -23,6 +23,9 @@ fn command() -> Command {
             Command::new("doctor").about("Whether code can be run on this machine, and if not, the cause and the fix"),
         ))
         .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
+        .subcommand(cli::outbox::Arguments::augment_args(
+            Command::new("outbox").about("Reports that wait for the control plane or were put aside"),
+        ))
         .subcommand(Command::new("completions").about("Completion for a shell").arg(shell))
 }
 
@@ -77,6 +80,11 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
     let config = config?;
     if let Some(("config", _)) = matches.subcommand() {
         cli::config::run(&config)?;
+        return Ok(0);
+    }
+    if let Some(("outbox", arguments)) = matches.subcommand() {
+        let arguments = cli::outbox::Arguments::from_arg_matches(arguments)?;
+        tokio_runtime()?.block_on(cli::outbox::run(&config, &arguments))?;
         return Ok(0);
     }
     // While there is one thread. A single execution from the terminal works on its user's own files.

@@ -49,3 +49,9 @@ impl State {
         format!("{:08x}", random() as u32)
     }
 }
+
+/// Whether a running service holds the lock of this state folder.
+pub fn is_locked(path: &Path) -> bool {
+    let lock = File::open(path.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}

@@ -214,43 +214,56 @@ fn signal_message(number: i32, limits: &Limits) -> String {
     }
 }
 
-/// The signal's name (signal(7)).
+/// The names of the signals, by their numbers (signal(7)).
+const SIGNALS: [&str; 32] = [
+    "SIG0",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// What a real-time signal is called, whichever it is.
+const REAL_TIME: &str = "SIGRT";
+/// The first of them (signal(7)).
+const FIRST_REAL_TIME: i32 = 34;
+
+/// The signal's name.
 pub fn signal_name(number: i32) -> &'static str {
-    const NAMES: [&str; 32] = [
-        "SIG0",
-        "SIGHUP",
-        "SIGINT",
-        "SIGQUIT",
-        "SIGILL",
-        "SIGTRAP",
-        "SIGABRT",
-        "SIGBUS",
-        "SIGFPE",
-        "SIGKILL",
-        "SIGUSR1",
-        "SIGSEGV",
-        "SIGUSR2",
-        "SIGPIPE",
-        "SIGALRM",
-        "SIGTERM",
-        "SIGSTKFLT",
-        "SIGCHLD",
-        "SIGCONT",
-        "SIGSTOP",
-        "SIGTSTP",
-        "SIGTTIN",
-        "SIGTTOU",
-        "SIGURG",
-        "SIGXCPU",
-        "SIGXFSZ",
-        "SIGVTALRM",
-        "SIGPROF",
-        "SIGWINCH",
-        "SIGIO",
-        "SIGPWR",
-        "SIGSYS",
-    ];
-    usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("SIGRT")
+    usize::try_from(number).ok().and_then(|number| SIGNALS.get(number)).copied().unwrap_or(REAL_TIME)
+}
+
+/// The number of a signal that [`signal_name`] named.
+pub fn signal_number(name: &str) -> Option<i32> {
+    let number = SIGNALS.iter().position(|signal| *signal == name).and_then(|number| i32::try_from(number).ok());
+    number.or((name == REAL_TIME).then_some(FIRST_REAL_TIME))
 }
 
 #[cfg(test)]

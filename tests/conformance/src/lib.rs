@@ -12,10 +12,12 @@
 
 #![allow(clippy::disallowed_methods)] // What is tested, and where, is named by the environment.
 
+pub mod control_plane;
 mod http;
 pub mod process;
 mod service;
 
+pub use control_plane::ControlPlane;
 pub use http::{Response, read_response};
 pub use service::{Home, Service, binary, output_within, started_by};
 

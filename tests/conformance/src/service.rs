@@ -150,6 +150,12 @@ impl Service {
         Service::launch(Home::new(), environment, turn(true))
     }
 
+    /// Another one beside this one, in the same turn.
+    #[track_caller]
+    pub fn beside(&self, environment: &[(&str, &str)]) -> Service {
+        Service::launch(Home::new(), environment, None)
+    }
+
     /// The same, started by another program that ends in executing what it gets as its last arguments.
     #[track_caller]
     pub fn started_by(outer: &[&str], home: Home, environment: &[(&str, &str)]) -> Service {
@@ -257,6 +263,22 @@ impl Service {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.own().child), signal).expect("the service is there");
+    }
+
+    /// Ends the service by SIGKILL and gives its home, for another one to start in.
+    #[track_caller]
+    pub fn killed(mut self) -> Home {
+        self.signal(Signal::KILL);
+        self.wait(10);
+        self.own.take().expect("a service that this test started").home
+    }
+
+    /// Stops the service by SIGTERM and gives its home.
+    #[track_caller]
+    pub fn stopped(mut self) -> Home {
+        self.signal(Signal::TERM);
+        self.wait(10);
+        self.own.take().expect("a service that this test started").home
     }
 
     /// Waits for the service's end.

@@ -203,7 +203,7 @@ fn killed(kills: usize) {
     }
     assert!(lines.values().all(|times| *times == 1), "no program ran twice");
     // The controls: something was under way at the kills, and something was not.
-    assert!(acknowledged.len() > kills && answered.len() > kills, "{} and {}", acknowledged.len(), answered.len());
+    assert!(acknowledged.len() > kills && answered.len() > kills / 4, "{} and {}", acknowledged.len(), answered.len());
     assert!(crashed > 0 && crashed < acknowledged.len(), "{crashed} of {} crashed", acknowledged.len());
     let twice = sql(&kept.database(), "SELECT count(*) - count(DISTINCT id) FROM executions");
     assert_eq!(twice, "0");
@@ -252,34 +252,29 @@ fn what_a_killed_service_left_of_its_sandboxes_is_swept_by_the_next() {
     wait_until("they run", 20, || processes_named(&marker) == 3);
     let instance = std::fs::read_to_string(kept.home.path("kept/instance")).expect("its name");
     // The control: there is something to sweep.
-    assert!(process::private_workspaces(&kept.home.path("spaces")).len() >= 3);
+    let left = process::private_workspaces(&kept.home.path("spaces"));
+    assert!(left.len() >= 3 && left.iter().all(|name| name.contains(&instance)), "{left:?}");
+    let has_groups = !process::control_groups(&instance).is_empty();
     // Another service beside it, with its own state but in the same workspace root, is not touched by any of it.
     let other = Home::new();
     let spaces = kept.home.path("spaces").to_str().expect("text").to_owned();
     let other = Service::at(other, &[("WORKSPACE_PATH", &spaces)]);
     let other_instance = std::fs::read_to_string(other.path("state/instance")).expect("its name");
     assert_ne!(instance, other_instance);
-    accepted(
-        &other,
-        &json!({"language": "shell", "code": "sleep 2; pwd; ls -d /workspace", "execution_id": "unharmed"}),
-    );
+    accepted(&other, &json!({"language": "shell", "code": "sleep 3; ls -d /workspace", "execution_id": "unharmed"}));
     service.signal(Signal::KILL);
     service.wait(5);
     wait_until("they are gone", 5, || processes_named(&marker) == 0);
     let service = kept.start();
-    let left = || {
-        process::private_workspaces(&kept.home.path("spaces"))
-            .into_iter()
-            .filter(|name| name.contains(&instance))
-            .count()
-    };
-    // What is made ahead has workspaces as well, so the old ones are told by their executions.
     wait_until("they are crashed", 10, || {
         (0..3).all(|number| result(&service, &format!("left-{number}"))["status"] == "crashed")
     });
-    let groups = process::control_groups(&instance).iter().filter(|path| path.contains("left")).count();
-    assert_eq!(groups, 0);
-    assert!(left() <= 16, "{} workspaces", left());
+    let still = process::private_workspaces(&kept.home.path("spaces"));
+    assert!(left.iter().all(|name| !still.contains(name)), "{left:?} and {still:?}");
+    let log = service.log();
+    assert!(log.contains("private workspaces: removed"), "{log}");
+    assert!(!has_groups || log.contains("control groups: removed"), "{log}");
+    assert!(log.contains("left 3 running executions, which are crashed, and 0 waiting"), "{log}");
     wait_until("the other's went on", 10, || result(&other, "unharmed")["status"] == "completed");
     service.assert_alive();
     other.assert_alive();
@@ -317,6 +312,31 @@ fn a_stop_ends_what_runs_as_crashed_and_keeps_what_waits() {
     service.get("/executions/late").assert_error(404, "Executor.NotFound");
     service.get("/executions/not-accepted").assert_error(404, "Executor.NotFound");
     assert_eq!(kept.lines("s").len(), 2);
+}
+
+#[test]
+fn a_stop_without_grace_loses_nothing_that_waits() {
+    let kept = Kept::new(&[("MAX_CONCURRENT_EXECUTIONS", "2")]);
+    for round in 0..3 {
+        let mut service = kept.start();
+        for number in 0..40 {
+            accepted(&service, &leaves_a_line(&format!("{round}-{number}"), "s", "sleep 0.05"));
+        }
+        service.signal(Signal::TERM);
+        assert_eq!(service.wait(8).code(), Some(143));
+    }
+    let service = kept.start();
+    wait_until("everything has ended", 60, || is_over(&service));
+    let mut statuses = HashMap::new();
+    for (round, number) in (0..3).flat_map(|round| (0..40).map(move |number| (round, number))) {
+        let id = format!("{round}-{number}");
+        let status = result(&service, &id)["status"].as_str().expect("a status").to_owned();
+        assert!(status == "crashed" || kept.lines("s").get(&id) == Some(&1), "{id} is {status}");
+        *statuses.entry(status).or_insert(0) += 1;
+    }
+    // At most two ran at each stop.
+    assert!(statuses.get("crashed").is_none_or(|crashed| *crashed <= 6), "{statuses:?}");
+    assert!(statuses.keys().all(|status| status == "crashed" || status == "completed"), "{statuses:?}");
 }
 
 #[test]

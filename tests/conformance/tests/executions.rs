@@ -334,7 +334,7 @@ fn requests_that_wait_take_no_memory() {
     let after = service.memory_kb("VmRSS");
     assert!(after < before + 80_000, "{before} kB before, {after} kB after");
     let_go(&service, "s");
-    wait_for_status(&service, "large-49", "completed");
+    wait_until("all of them have ended", 120, || status(&service, "large-49") == "completed");
     assert_eq!(lines(&service, "s").len(), 51);
 }
 

@@ -103,6 +103,7 @@ fn an_answer_has_exactly_the_fields_of_the_contract() {
     assert_eq!(
         keys(&answer),
         [
+            "artifacts",
             "error",
             "execution_id",
             "execution_time",

@@ -100,7 +100,11 @@ fn any_member() -> impl Strategy<Value = (&'static str, String)> {
     let id = r#""[a-zA-Z0-9._/-]{1,12}""#;
     let (memory, processes) = (r#""memory_mb":(1|512|513)"#, r#""processes":(1|128|129)"#);
     let (output, cores) = (r#""output_bytes":(0|1000|1001)"#, r#""cpu_cores":(0\.5|1|1\.01)"#);
+    let disk = r#""disk_mb":(0|1|1024|1025)"#;
+    let path = r#""(/|\./|\.\./)?[ab](/|//|/\.\./)?[ab]?/?""#;
     let members = [
+        ("files", format!(r#"\{{({path}:"(aGk=|aGk|!)?"(,"a\.?b?":"")?)?\}}"#)),
+        ("outputs", format!(r#"\[({path}(,"[\[*?{{a]{{1,3}}")?)?\]"#)),
         ("timeout", "(1|300|3600|3601|0)".to_owned()),
         ("event", r#"\{("__timeout":(1|60|3601|null))?\}"#.to_owned()),
         ("env_vars", r#"\{("[A-Z_][A-Z0-9]{0,3}=?":"[a-z]{0,3}(\\u0000)?")?\}"#.to_owned()),
@@ -109,7 +113,7 @@ fn any_member() -> impl Strategy<Value = (&'static str, String)> {
         ("stdin", r#""[ -!#-\[\]-~]{0,8}""#.to_owned()),
         ("working_directory", r#""/?[a-z./%]{0,8}""#.to_owned()),
         ("mode", r#""(auto|handler|script|maybe)""#.to_owned()),
-        ("limits", format!(r#"\{{({memory}|{processes}|{output}|{cores}|"speed":1)\}}"#)),
+        ("limits", format!(r#"\{{({memory}|{processes}|{output}|{cores}|{disk}|"speed":1)\}}"#)),
         ("colour", "1".to_owned()),
     ];
     let members = members.map(|(name, pattern)| {

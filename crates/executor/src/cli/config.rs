@@ -74,6 +74,9 @@ mod tests {
         SHUTDOWN_GRACE            = 0            # default
         CONTROL_PLANE_URL         = (none)       # default
         INTERNAL_API_TOKEN        = (none)       # default
+        HEARTBEAT_INTERVAL        = 5            # default
+        CONTAINER_ID              = (none)       # default
+        POD_NAME                  = (none)       # default
         PYTHON_PATH               = (none)       # default
         NODE_PATH_BIN             = (none)       # default
         SHELL_PATH                = (none)       # default

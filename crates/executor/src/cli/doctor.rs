@@ -48,7 +48,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("2. executions time out", &["timeouts"]),
-    ("3. the network between containers", &["control plane DNS", "control plane TCP", "control plane HTTP"]),
+    ("3. the network between containers", &["control plane DNS", "control plane TCP", "control plane HTTP", "reports"]),
     ("4. bubblewrap on macOS", &["seatbelt"]),
     ("5. modules are not found", &["python", "python modules", "javascript", "shell"]),
     ("6. permissions of the workspace", &["workspace", "state"]),
@@ -213,6 +213,7 @@ async fn examine(config: &Config, ids: Option<&str>) -> Findings {
     checks.extend([trial::sandbox_speed(&trial), trial::at_once(config, &mut trial, shell).await]);
     checks.extend([port, network::access(config)]);
     checks.extend(control_plane::control_plane(config).await);
+    checks.push(control_plane::reports(config).await);
     checks.push(folders::log_file(config));
     let (adapter, version) = trial.isolation().map_or((None, None), |(name, version)| (Some(name), version));
     let works = trial.works() && config.isolation != Isolation::None;

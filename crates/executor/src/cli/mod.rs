@@ -3,5 +3,6 @@
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod outbox;
 pub mod run;
 pub mod serve;

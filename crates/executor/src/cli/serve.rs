@@ -24,6 +24,7 @@ use crate::http;
 use crate::interpreters;
 use crate::packages::Packages;
 use crate::pipeline::{Choice, Executor};
+use crate::report::{ExitReason, Reports};
 use crate::state::State;
 use crate::store::{Keeping, Store};
 use crate::telemetry::log::LogHandle;
@@ -71,7 +72,11 @@ pub fn take_subordinate_ids(config: &Config) -> Result<Option<String>> {
 pub async fn build(config: &Config, instance: &str, ahead: &warm::Settings) -> Result<Executor> {
     // Before the launcher: version 2 can't be set up with another process in the service's own group.
     let cgroups = Cgroups::detect(instance);
-    cgroups.sweep().ok();
+    match cgroups.sweep() {
+        Ok(0) => {}
+        Ok(groups) => tracing::info!("The last service left {groups} control groups: removed with all in them"),
+        Err(error) => tracing::warn!("Control groups of the last service could not be removed: {error}"),
+    }
     for sentence in cgroups.unavailable() {
         tracing::warn!("Limit not enforced: {sentence}");
     }
@@ -232,20 +237,20 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let listener = http::server::listen((config.host, config.port).into()).with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;
-    if config.control_plane_url.is_some() {
-        tracing::warn!(
-            "CONTROL_PLANE_URL is set, but this version reports nothing yet: only doctor looks whether it answers"
-        );
-    }
     let address = listener.local_addr()?;
     for sentence in executor.lacks.get().into_iter().flatten() {
         tracing::warn!("{sentence}");
     }
-    let executions = Arc::new(Executions::new(&config, Arc::clone(&executor), store.clone()));
+    let reports = Reports::start(&config, store.clone())?;
+    let executions = Executions::new(&config, Arc::clone(&executor), store.clone(), reports.clone());
+    let executions = Arc::new(executions);
     executions.recover().await.with_context(|| store.path().display().to_string())?;
     let version = executor.isolation.version().map(|version| format!(" {version}")).unwrap_or_default();
     let (isolation, reason) = (executor.isolation.name(), &executor.choice.reason);
     tracing::info!("Isolation: {isolation}{version} ({reason})");
+    // Before anybody can know that it runs: whoever stops it then has it end in order.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let unisolated = if executor.isolation.is_none() { " (isolation: none, nothing is isolated)" } else { "" };
     tracing::info!("Listening on http://{address}{unisolated}");
 
@@ -253,15 +258,16 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     tokio::spawn(Arc::clone(&executor).expire_sessions(config.session_idle_ttl));
     let grace = config.shutdown_grace;
     let service = Arc::new(http::Service::new(config, Arc::clone(&executions)));
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hangup = signal(SignalKind::hangup())?;
     let stop_accepting = CancellationToken::new();
     let server =
         tokio::spawn(http::server::serve(listener, http::router(Arc::clone(&service)), stop_accepting.clone()));
-    loop {
+    if let Some(reports) = &reports {
+        reports.ready(address.port());
+    }
+    let reason = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break ExitReason::Sigterm,
+            _ = interrupt.recv() => break ExitReason::Sigint,
             _ = hangup.recv() => {
                 let log = Arc::clone(&log);
                 tokio::task::spawn_blocking(move || {
@@ -271,7 +277,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
                 });
             }
         }
-    }
+    };
     tracing::info!("Shutting down: {} running, {}s of grace", executions.queue.running(), grace.as_secs());
     executions.close();
     ended_within(&executions, grace).await;
@@ -280,7 +286,12 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     executions.written_within(LAST_WRITES).await;
     stop_accepting.cancel();
     executor.warm.close();
-    tokio::time::timeout(LAST_ANSWERS, server).await.ok();
+    let closed = async {
+        if let Some(reports) = &reports {
+            reports.close(reason).await;
+        }
+    };
+    tokio::join!(tokio::time::timeout(LAST_ANSWERS, server), closed).0.ok();
     store.close().await;
     drop((service, executions, executor));
     Ok(STOPPED)

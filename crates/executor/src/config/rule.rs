@@ -96,6 +96,15 @@ pub fn token() -> Rule<Secret> {
     })
 }
 
+/// How something calls itself to other systems.
+pub fn identity() -> Rule<String> {
+    const LONGEST: usize = 253;
+    Rule::new(format!("up to {LONGEST} visible ASCII characters without spaces"), |text| {
+        let fits = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| text.to_owned())
+    })
+}
+
 /// A path; a relative one counts from the current folder. Empty stays empty, for paths that are chosen later.
 pub fn path() -> Rule<PathBuf> {
     Rule::new("a path", |text| match text {

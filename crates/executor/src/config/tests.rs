@@ -147,6 +147,10 @@ fn a_bad_value_is_one_line() {
         ("CONTROL_PLANE_URL", "http://control-plane/?token=hunter2"),
         ("CONTROL_PLANE_URL", "http://control-plane/#top"),
         ("INTERNAL_API_TOKEN", "hünter2"),
+        ("EXECUTE_MODE", "later"),
+        ("HEARTBEAT_INTERVAL", "0"),
+        ("CONTAINER_ID", "a\nb"),
+        ("POD_NAME", "a b"),
         ("SHUTDOWN_GRACE", "5s"),
         ("PYTHON_PATH", "python3"),
         ("NODE_PATH_BIN", "./node"),
@@ -193,6 +197,10 @@ fn a_bad_value_is_one_line() {
     CONTROL_PLANE_URL = http://control-plane/?[redacted] (environment) is not allowed; allowed: an http:// or https:// address without user, password, query and fragment
     CONTROL_PLANE_URL = http://control-plane/#top (environment) is not allowed; allowed: an http:// or https:// address without user, password, query and fragment
     INTERNAL_API_TOKEN = [redacted] (environment) is not allowed; allowed: visible ASCII characters without spaces
+    EXECUTE_MODE = later (environment) is not allowed; allowed: sync, async
+    HEARTBEAT_INTERVAL = 0 (environment) is not allowed; allowed: a whole number from 1 to 3600 (seconds)
+    CONTAINER_ID = a\nb (environment) is not allowed; allowed: up to 253 visible ASCII characters without spaces
+    POD_NAME = a b (environment) is not allowed; allowed: up to 253 visible ASCII characters without spaces
     SHUTDOWN_GRACE = 5s (environment) is not allowed; allowed: a whole number from 0 to 86400 (seconds)
     PYTHON_PATH = python3 (environment) is not allowed; allowed: an absolute path
     NODE_PATH_BIN = ./node (environment) is not allowed; allowed: an absolute path
@@ -447,6 +455,9 @@ fn the_defaults_are_those_of_the_documentation() {
     SHUTDOWN_GRACE=0
     CONTROL_PLANE_URL=
     INTERNAL_API_TOKEN=
+    HEARTBEAT_INTERVAL=5
+    CONTAINER_ID=
+    POD_NAME=
     PYTHON_PATH=
     NODE_PATH_BIN=
     SHELL_PATH=

@@ -6,8 +6,10 @@
 //! accepted, the start of one that can be sent again before its program gets the request, its result before it is answered. Where
 //! nobody can ask twice, writing goes on behind the answer.
 
+mod claim;
 mod live;
 mod recover;
+mod refusal;
 mod view;
 
 use std::sync::Arc;
@@ -15,22 +17,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::verdict::{Kind, Status as Ended};
-use sandbox::error::Stage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::admission::queue::{Queue, Refused, Slot, Ticket};
-use crate::admission::request::{self, Ceilings, ExecuteRequest, Violation};
+use crate::admission::queue::{Queue, Slot, Ticket};
+use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::answer::Answer;
 use crate::config::Config;
 use crate::http::answer::json_weight;
 use crate::http::problem::Problem;
 use crate::offload::offload;
 use crate::pipeline::{Executor, Failed, Reins};
+use crate::report::{Heartbeats, Reports};
 use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
-use crate::workspace::tenancy::Unready;
+use claim::{Claim, Claimed};
 pub use live::Done;
-use live::{End, Entry, Live, Taken};
+use live::{End, Live};
+use refusal::{log_failed, problem_of, problem_of_queue, problem_of_store, reason_of};
 pub use view::{Cancelled, Found, Page, parse_cursor};
 
 /// How long clearing away waits, so that it does not take the CPU from sending the answer.
@@ -52,8 +55,8 @@ pub struct Executions {
     pub store: Store,
     ceilings: Ceilings,
     live: Live,
-    /// Whether the control plane is to get their results.
-    to_report: bool,
+    /// The way to the control plane, if it is to get their results.
+    pub reports: Option<Reports>,
     /// Memory for requests that waited in the store.
     requests: Arc<Semaphore>,
     requests_kib: usize,
@@ -64,21 +67,8 @@ pub struct Executions {
 /// What a request takes of the memory for them.
 pub type Held = Vec<OwnedSemaphorePermit>;
 
-/// An id of ours alone. Dropping it gives it up: others may have it then, unless its program may have run.
-struct Claim {
-    executions: Arc<Executions>,
-    entry: Arc<Entry>,
-}
-
-/// Whose an id is.
-enum Claimed {
-    /// Ours.
-    Ours(Claim),
-    /// The same request's, which is under way.
-    UnderWay(Arc<Entry>),
-    /// The same request's, which has ended; its place.
-    Ended(i64),
-}
+/// The place of one that ran, and its heartbeats.
+type Ran = ((Slot, Held), Option<Heartbeats>);
 
 /// What becomes of an execution that nobody waits for.
 pub enum Submitted {
@@ -90,7 +80,7 @@ pub enum Submitted {
 
 impl Executions {
     /// Those in this store.
-    pub fn new(config: &Config, executor: Arc<Executor>, store: Store) -> Self {
+    pub fn new(config: &Config, executor: Arc<Executor>, store: Store, reports: Option<Reports>) -> Self {
         // Eight of the largest requests, or as many smaller ones, are held in memory at a time.
         let requests_kib = (config.max_body_bytes as usize).saturating_mul(8) / KIB;
         let requests_kib = requests_kib.clamp(1, u32::MAX as usize / 2);
@@ -100,7 +90,7 @@ impl Executions {
             store,
             ceilings: Ceilings::of(config),
             live: Live::default(),
-            to_report: config.control_plane_url.is_some(),
+            reports,
             requests: Arc::new(Semaphore::new(requests_kib)),
             requests_kib,
             answers: Arc::new(Semaphore::new(ANSWERS_KIB)),
@@ -139,6 +129,9 @@ impl Executions {
             slot = self.slot() => Some(slot?),
             () = entry.stop.cancelled() => None,
         };
+        if slot.is_none() && !entry.is_cancelled() {
+            return Err(Problem::ShuttingDown);
+        }
         // A task of its own: what has started ends in order, also when the client does not wait for it.
         let executions = Arc::clone(self);
         self.under_way.spawn(async move {
@@ -180,7 +173,12 @@ impl Executions {
         let accepted = self.under_way.spawn(async move {
             let record = claim.entry.record.clone();
             let id = record.id.clone();
-            executions.store.accept(record, body).await.map_err(|error| problem_of_store(&error))?;
+            let seq = record.seq;
+            if let Err(error) = executions.store.accept(record, body).await {
+                // It may be there, and not on the disk for sure: what was refused is not to run some day.
+                executions.store.forget(seq, Wait::Written).await.ok();
+                return Err(problem_of_store(&error));
+            }
             executions.clone().await_turn(claim, ticket);
             Ok(Submitted::Accepted(id, Status::Pending))
         });
@@ -202,40 +200,6 @@ impl Executions {
         self.queue.enter().map_err(problem_of_queue)?.turn().await.map_err(problem_of_queue)
     }
 
-    /// Who has the request's id: it, the same request, or another one.
-    fn claim(self: &Arc<Self>, request: &ExecuteRequest) -> Result<Claimed, Problem> {
-        loop {
-            // An id that we made up is new.
-            let left = request.digest.map(|_| self.live.left());
-            let known = request.digest.map(|_| self.store.known(&request.execution_id)).transpose();
-            match known.map_err(|error| problem_of_store(&error))?.flatten() {
-                // One without a result is under way, and found below.
-                Some(known) if known.status.is_end() => {
-                    return if known.digest == request.digest {
-                        Ok(Claimed::Ended(known.seq))
-                    } else {
-                        Err(Problem::ANOTHER_REQUEST)
-                    };
-                }
-                _ => {}
-            }
-            let record = Record {
-                seq: self.store.next_seq(),
-                id: request.execution_id.clone(),
-                session_id: request.session_id.clone(),
-                language: request.language.name().to_owned(),
-                digest: request.digest,
-                created_ms: now_ms(),
-            };
-            match self.live.enter(record, self.executor.stop.child_token(), left) {
-                Ok(entry) => return Ok(Claimed::Ours(Claim { executions: Arc::clone(self), entry })),
-                Err(Taken::By(entry)) if entry.record.digest == request.digest => return Ok(Claimed::UnderWay(entry)),
-                Err(Taken::By(_)) => return Err(Problem::ANOTHER_REQUEST),
-                Err(Taken::Perhaps) => {}
-            }
-        }
-    }
-
     /// Runs an accepted execution when its turn has come.
     fn await_turn(self: Arc<Self>, claim: Claim, ticket: Ticket) {
         let executions = Arc::clone(&self);
@@ -248,6 +212,7 @@ impl Executions {
                 Some(Ok(slot)) => slot,
                 // The service goes down; it runs after the next start.
                 Some(Err(_)) => return,
+                None if !claim.entry.is_cancelled() => return,
                 None => return executions.never_ran(claim, cancelled).await,
             };
             match executions.request_of(&claim.entry.record).await {
@@ -282,17 +247,28 @@ impl Executions {
     async fn way(&self, claim: Claim, request: ExecuteRequest, place: (Slot, Held), wait: Wait, request_id: &str) {
         let entry = Arc::clone(&claim.entry);
         let was_accepted = wait == Wait::Durable;
-        // Nobody can send an id again that we made up.
-        let wait = if was_accepted || request.digest.is_some() || self.to_report { wait } else { Wait::Nothing };
+        // Nobody can send an id again that we made up. What was answered is reported, so that its end is waited for all the same.
+        let begin_wait = if was_accepted || request.digest.is_some() { wait } else { Wait::Nothing };
+        let wait = if self.reports.is_some() { wait } else { begin_wait };
         let started_ms = now_ms();
         entry.start(started_ms);
-        let recorded = self.store.begin(entry.record.clone(), started_ms, wait);
+        let mut heartbeats = self.reports.as_ref().map(|reports| reports.started(&entry.record.id));
+        let recorded = self.store.begin(entry.record.clone(), started_ms, begin_wait);
         let reins = Reins {
             live: None,
-            recorded: if wait == Wait::Nothing { Box::pin(std::future::ready(Ok(()))) } else { Box::pin(recorded) },
+            recorded: if begin_wait == Wait::Nothing {
+                Box::pin(std::future::ready(Ok(())))
+            } else {
+                Box::pin(recorded)
+            },
             stop: entry.stop.clone(),
         };
-        let answer = match self.executor.execute(request, place.0.waited, reins).await {
+        let run = self.executor.execute(request, place.0.waited, reins);
+        let ran = match &mut heartbeats {
+            Some(heartbeats) => heartbeats.beat_while(run).await,
+            None => run.await,
+        };
+        let answer = match ran {
             // Nobody asked for it, nor for the end of its session: the service goes down.
             Ok(answer)
                 if answer.status == Ended::Cancelled && !entry.is_cancelled() && self.executor.stop.is_cancelled() =>
@@ -314,7 +290,7 @@ impl Executions {
                 failed(&entry.record, &reason_of(&error))
             }
         };
-        self.settle(claim, answer, Some(place), wait).await;
+        self.settle(claim, answer, Some((place, heartbeats)), wait).await;
     }
 
     /// The end of one that waited and will not run.
@@ -330,7 +306,7 @@ impl Executions {
     }
 
     /// Records a result and gives it to whoever waits; the place is kept until there is memory for it.
-    async fn settle(&self, claim: Claim, mut answer: Answer, place: Option<(Slot, Held)>, wait: Wait) {
+    async fn settle(&self, claim: Claim, mut answer: Answer, ran: Option<Ran>, wait: Wait) {
         let (entry, leftovers) = (&claim.entry, answer.leftovers.take());
         let (status, exit_code, execution_time) = (status_of(answer.status), answer.exit_code, answer.execution_time);
         let (body, held) = self.bytes_of(answer).await;
@@ -341,10 +317,10 @@ impl Executions {
             finished_ms: now_ms(),
             execution_time,
             body: body.clone(),
-            to_report: self.to_report,
+            to_report: self.reports.is_some(),
         };
         let mut written = std::pin::pin!(self.store.finish(entry.record.clone(), finished, wait));
-        drop(place);
+        let heartbeats = ran.and_then(|(_place, heartbeats)| heartbeats);
         let mut outcome = if wait == Wait::Nothing { None } else { Some(written.as_mut().await) };
         entry.ends(End::Answered(Done { status, body, held: held.map(Arc::new) }));
         if leftovers.is_some() {
@@ -357,7 +333,17 @@ impl Executions {
         if let Some(Err(error)) = outcome {
             self.written_later(&entry.record, &error).await;
         }
+        self.report(&entry.record.id, heartbeats);
         self.live.leave(entry);
+    }
+
+    /// Has the result, which is written, sent to the control plane.
+    fn report(&self, id: &str, heartbeats: Option<Heartbeats>) {
+        match (&self.reports, heartbeats) {
+            (Some(reports), Some(heartbeats)) => reports.finished(heartbeats),
+            (Some(reports), None) => reports.finished_unstarted(id),
+            (None, _) => {}
+        }
     }
 
     /// Waits for a result that could not be written at once; the store tries again.
@@ -405,38 +391,6 @@ impl Executions {
     }
 }
 
-impl Claim {
-    /// Its program was not run, and it was never there.
-    fn refuse(self, problem: Problem) {
-        self.entry.ends(End::Refused(problem));
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if self.entry.done().is_some() {
-            return;
-        }
-        // A fault of ours in the middle: what may have run is never run again.
-        if self.entry.started().is_some() && std::thread::panicking() {
-            let answer = failed(&self.entry.record, "A fault of the executor's own");
-            let finished = Finished {
-                status: Status::Failed,
-                exit_code: None,
-                started_ms: self.entry.started().map(|start| start.ms),
-                finished_ms: now_ms(),
-                execution_time: 0.0,
-                body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-                to_report: self.executions.to_report,
-            };
-            drop(self.executions.store.finish(self.entry.record.clone(), finished, Wait::Written));
-            self.entry.ends(End::Refused(Problem::Internal));
-        }
-        self.executions.live.leave(&self.entry);
-        self.entry.ends(End::Gone);
-    }
-}
-
 /// The result of one that was cancelled before it started.
 fn cancelled(record: &Record) -> Answer {
     Answer::without_run(record, Ended::Cancelled, Kind::Cancelled, "Execution cancelled")
@@ -461,70 +415,4 @@ fn status_of(ended: Ended) -> Status {
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn problem_of_queue(refused: Refused) -> Problem {
-    match refused {
-        Refused::Full => Problem::QueueFull,
-        Refused::Closed => Problem::ShuttingDown,
-    }
-}
-
-fn problem_of_store(error: &StoreError) -> Problem {
-    match error {
-        StoreError::Full => Problem::NoRoomForState,
-        StoreError::Failed(why) => {
-            tracing::error!("The store can't be used: {why}");
-            Problem::Internal
-        }
-    }
-}
-
-/// What the caller gets to know; the log gets the rest under the request's id.
-fn problem_of(failed: &Failed) -> Problem {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    match failed {
-        Failed::Language(reason) => Problem::Validation(vec![Violation::new("language", reason)]),
-        Failed::WorkingDirectory(reason) => Problem::Validation(vec![Violation::new("working_directory", reason)]),
-        Failed::Unready(Unready::Files(violations)) => Problem::Validation(violations.clone()),
-        Failed::Unready(Unready::NoRoom(most)) => Problem::QuotaExceeded(*most),
-        Failed::Unready(Unready::System(error)) | Failed::Workspace(error)
-            if matches!(error.kind(), StorageFull | QuotaExceeded) =>
-        {
-            Problem::InsufficientStorage
-        }
-        Failed::Record(StoreError::Full) => Problem::NoRoomForState,
-        Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
-            Problem::IsolationUnavailable("the sandbox could not be set up".into())
-        }
-        Failed::Workspace(_)
-        | Failed::Unready(_)
-        | Failed::Packages(_)
-        | Failed::Sandbox(_)
-        | Failed::Midway(_)
-        | Failed::Record(_) => Problem::Internal,
-    }
-}
-
-/// The same in the result of an execution that has to have one, without internals.
-fn reason_of(error: &Failed) -> String {
-    match problem_of(error) {
-        Problem::Validation(violations) => {
-            violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("; ")
-        }
-        problem @ (Problem::InsufficientStorage | Problem::NoRoomForState | Problem::QuotaExceeded(_)) => {
-            problem.description().to_owned()
-        }
-        Problem::IsolationUnavailable(reason) => format!("Code can't be run in isolation: {reason}"),
-        _ => "The sandbox failed; the service's log says why".to_owned(),
-    }
-}
-
-fn log_failed(failed: &Failed, problem: &Problem, request_id: &str, execution_id: &str) {
-    let what = match problem {
-        Problem::Validation(_) | Problem::QuotaExceeded(_) => return,
-        Problem::IsolationUnavailable(_) => "Isolation setup failed",
-        _ => "Execution could not be run",
-    };
-    tracing::error!(request_id, execution_id, "{what}: {failed} (execution: {execution_id}, request: {request_id})");
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use runtime::verdict::{Kind, Status as Ended};
 
-use super::{Claim, Executions, now_ms};
+use super::claim::Claim;
+use super::{Executions, now_ms};
 use crate::answer::Answer;
 use crate::store::{Finished, Record, Status, StoreError, Wait};
 
@@ -58,9 +59,12 @@ impl Executions {
             finished_ms: now_ms(),
             execution_time: 0.0,
             body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-            to_report: self.to_report,
+            to_report: self.reports.is_some(),
         };
-        self.store.finish(record, finished, Wait::Written).await.ok();
+        let id = record.id.clone();
+        if self.store.finish(record, finished, Wait::Written).await.is_ok() {
+            self.report(&id, None);
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::live::{End, Entry};
-use super::{Done, Executions, problem_of_store};
+use super::refusal::problem_of_store;
+use super::{Done, Executions};
 use crate::answer::milliseconds;
 use crate::http::problem::Problem;
 use crate::store::{Filter, Row, Status};
@@ -86,7 +87,12 @@ impl Executions {
         let mut found: Vec<(i64, Value)> =
             live.iter().filter(|entry| lets_through(entry)).map(|entry| (entry.record.seq, live_row(entry))).collect();
         // What is under way is there as it is now; its row in the store may be older.
-        let rows = self.store.list(filter, most + 1 + seqs.len()).await.map_err(|error| problem_of_store(&error))?;
+        let rows = if filter.status.is_some_and(|status| !status.is_end()) {
+            Ok(Vec::new())
+        } else {
+            self.store.list(filter, most + 1 + seqs.len()).await
+        };
+        let rows = rows.map_err(|error| problem_of_store(&error))?;
         found.extend(rows.iter().filter(|row| !seqs.contains(&row.seq)).map(|row| (row.seq, stored_row(row))));
         found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
         let is_more = found.len() > most;

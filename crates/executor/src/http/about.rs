@@ -62,6 +62,10 @@ pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
         .map(|interpreter| json!({"language": interpreter.language, "version": interpreter.version, "warm": executor.is_warm(interpreter.language)}))
         .collect();
     let config = &service.config;
+    let control_plane = match &service.executions.reports {
+        Some(reports) => Some(reports.status().await),
+        None => None,
+    };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "platform": platform(),
@@ -73,6 +77,7 @@ pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
         "queued_executions": service.executions.queue.waiting(),
         "max_concurrent_executions": config.max_concurrent_executions,
         "runtimes": runtimes,
+        "control_plane": control_plane,
         "limits": {
             "memory_mb": config.max_memory_mb,
             "cpu_cores": config.max_cpu_cores,

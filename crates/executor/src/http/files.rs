@@ -77,7 +77,7 @@ pub fn session_id(text: &str) -> Result<String, Violation> {
 /// The values of a query, by name.
 pub fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
 }
 
 /// The size of a page that was asked for.

@@ -11,8 +11,8 @@ use super::{Finished, Record};
 pub(super) enum Change {
     /// An execution is to run later.
     Accept { record: Record, request: Bytes },
-    /// It starts.
-    Begin { record: Record, started_ms: i64 },
+    /// It starts; whether it was accepted before.
+    Begin { record: Record, started_ms: i64, was_accepted: bool },
     /// It has ended.
     Finish { record: Record, finished: Finished },
     /// It never was.
@@ -29,7 +29,7 @@ pub(super) enum Change {
     Attempted { execution_id: String, attempts: u32, error: String },
     /// One never will as it is.
     PutAside { execution_id: String, reason: String },
-    /// All that were put aside are tried again; how many.
+    /// All are tried again, also those that were put aside; how many.
     BringBack,
     /// For those who wait for what was before it.
     Nothing,
@@ -67,9 +67,11 @@ impl Change {
                 insert(connection, record, "pending", None)?;
                 run("INSERT INTO requests VALUES (?1, ?2)", params![record.seq, &request[..]])
             }
-            Self::Begin { record, started_ms } => {
+            Self::Begin { record, started_ms, was_accepted } => {
                 let rows = insert(connection, record, "running", Some(*started_ms))?;
-                run("DELETE FROM requests WHERE seq = ?1", params![record.seq])?;
+                if *was_accepted {
+                    run("DELETE FROM requests WHERE seq = ?1", params![record.seq])?;
+                }
                 Ok(rows)
             }
             Self::Finish { record, finished } => finish(connection, record, finished, clock_s),
@@ -99,13 +101,11 @@ impl Change {
                 "UPDATE outbox SET attempts = ?2, last_error = ?3 WHERE execution_id = ?1",
                 params![execution_id, attempts, error],
             ),
-            Self::PutAside { execution_id, reason } => {
-                run("UPDATE outbox SET put_aside_reason = ?2 WHERE execution_id = ?1", params![execution_id, reason])
-            }
-            Self::BringBack => run(
-                "UPDATE outbox SET put_aside_reason = NULL, attempts = 0 WHERE put_aside_reason IS NOT NULL",
-                params![],
+            Self::PutAside { execution_id, reason } => run(
+                "UPDATE outbox SET put_aside_reason = ?2, attempts = attempts + 1 WHERE execution_id = ?1",
+                params![execution_id, reason],
             ),
+            Self::BringBack => run("UPDATE outbox SET put_aside_reason = NULL, attempts = 0", params![]),
             Self::Nothing => Ok(0),
             Self::DataVersion => connection.pragma_query_value(None, "data_version", |row| row.get(0)),
         }
@@ -150,8 +150,10 @@ fn finish(connection: &Connection, record: &Record, finished: &Finished, clock_s
             finished.execution_time,
             clock_s,
         ])?;
-    // One that never ran has its request still.
-    connection.prepare_cached("DELETE FROM requests WHERE seq = ?1")?.execute([record.seq])?;
+    if finished.started_ms.is_none() {
+        // It may have waited, and then its request is there still.
+        connection.prepare_cached("DELETE FROM requests WHERE seq = ?1")?.execute([record.seq])?;
+    }
     connection
         .prepare_cached("INSERT OR REPLACE INTO results VALUES (?1, ?2)")?
         .execute(params![record.seq, &finished.body[..]])?;

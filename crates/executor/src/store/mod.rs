@@ -29,7 +29,7 @@ use change::Change;
 pub use keeper::Keeping;
 pub use outbox::{OutboxCounts, OutboxRow, Waiting};
 use read::Readers;
-pub use read::{Filter, Known, Row};
+pub use read::{Filter, Row};
 use room::Room;
 pub use schema::OpenError;
 use writer::Writer;
@@ -223,7 +223,7 @@ impl Store {
         self.change(Change::Accept { record, request }, Wait::Durable).await.map(drop)
     }
 
-    /// Records that an execution starts: a new one, or one that was accepted before. The change is on its way when this returns,
+    /// Records that an execution starts: a new one, or, durable, one that was accepted before. The change is on its way when this returns,
     /// whether or not the future is awaited.
     ///
     /// # Errors
@@ -234,7 +234,9 @@ impl Store {
         started_ms: i64,
         wait: Wait,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let written = self.change(Change::Begin { record, started_ms }, wait);
+        // Only one that was accepted before has a promise to keep over a loss of power.
+        let was_accepted = wait == Wait::Durable;
+        let written = self.change(Change::Begin { record, started_ms, was_accepted }, wait);
         async { written.await.map(drop) }
     }
 

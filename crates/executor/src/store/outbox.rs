@@ -1,7 +1,7 @@
 //! The outbox: results that the control plane has not got yet. What is in it was written together with the result, and leaves when
 //! the control plane has answered.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::change::Change;
 use super::{Store, StoreError, Wait};
@@ -57,6 +57,22 @@ impl Store {
         .await
     }
 
+    /// How many bytes the result has that waits to be reported; `None` if it does not wait (any more).
+    ///
+    /// # Errors
+    /// As of reading.
+    pub async fn waiting_bytes(&self, execution_id: &str) -> Result<Option<usize>, StoreError> {
+        let id = execution_id.to_owned();
+        self.read(move |connection| {
+            let sql = "SELECT ifnull(length(results.body), 0) FROM outbox
+                LEFT JOIN executions ON executions.id = outbox.execution_id
+                LEFT JOIN results ON results.seq = executions.seq
+                WHERE outbox.execution_id = ?1 AND put_aside_reason IS NULL";
+            connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
     /// A report has arrived: it leaves the outbox.
     ///
     /// # Errors
@@ -83,7 +99,7 @@ impl Store {
         self.change(change, Wait::Written).await.map(drop)
     }
 
-    /// All that were put aside wait again, as if never tried; how many.
+    /// All of them, also those that were put aside, are to be sent as if never tried; how many.
     ///
     /// # Errors
     /// It is not written.

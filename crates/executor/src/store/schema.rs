@@ -39,7 +39,8 @@ const MIGRATIONS: [&str; 1] = [
          finished_clock_s INTEGER
      );
      CREATE INDEX executions_of_session ON executions (session_id, seq) WHERE session_id IS NOT NULL;
-     CREATE INDEX executions_not_completed ON executions (status, seq) WHERE status <> 'completed';
+     CREATE INDEX executions_that_ended_badly ON executions (status, seq)
+         WHERE status NOT IN ('completed', 'running', 'pending');
      CREATE INDEX executions_finished ON executions (finished_clock_s) WHERE finished_clock_s IS NOT NULL;
      CREATE TABLE requests (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
      CREATE TABLE results (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);

@@ -7,8 +7,12 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
+#[cfg(test)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::thread::JoinHandle;
 
 use super::StoreError;
@@ -21,6 +25,7 @@ pub(super) type Waiter = (Reply, i64);
 #[derive(Debug)]
 pub(super) struct Syncer {
     waiters: mpsc::Sender<Vec<Waiter>>,
+    #[cfg(test)]
     syncs: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
@@ -32,11 +37,15 @@ impl Syncer {
         // Its entry in the folder as well.
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
         let (waiters, receiver) = mpsc::channel::<Vec<Waiter>>();
-        let syncs = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&syncs);
+        #[cfg(test)]
+        let (syncs, counted) = {
+            let syncs = Arc::new(AtomicU64::new(0));
+            (Arc::clone(&syncs), syncs)
+        };
         let thread = std::thread::Builder::new().name("store-sync".into()).spawn(move || {
             while let Ok(mut all) = receiver.recv() {
                 all.extend(receiver.try_iter().flatten());
+                #[cfg(test)]
                 counted.fetch_add(1, Ordering::Relaxed);
                 let synced = log.sync_data().map_err(|error| match error.kind() {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full,
@@ -47,7 +56,12 @@ impl Syncer {
                 }
             }
         })?;
-        Ok(Self { waiters, syncs, thread })
+        Ok(Self {
+            waiters,
+            #[cfg(test)]
+            syncs,
+            thread,
+        })
     }
 
     /// These wait for what is written so far.
@@ -58,6 +72,7 @@ impl Syncer {
     }
 
     /// How often it has synced.
+    #[cfg(test)]
     pub(super) fn syncs(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.syncs)
     }

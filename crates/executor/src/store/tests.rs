@@ -1,5 +1,6 @@
 //! The store as its users see it, each test in a folder of its own.
 
+use super::read::Known;
 use super::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -133,9 +134,12 @@ async fn the_outbox_holds_a_report_until_it_is_delivered() {
     let counts = store.outbox_counts().await.unwrap();
     assert_eq!(counts, OutboxCounts { waiting: 1, put_aside: 1, oldest_ms: Some(3) });
     let rows = store.list_outbox().await.unwrap();
+    let OutboxRow { execution_id, attempts, created_ms, .. } = &rows[0];
+    assert_eq!((execution_id.as_str(), *attempts, *created_ms), ("b", 3, 3));
     assert_eq!(rows[0].last_error.as_deref(), Some("connection refused"));
     assert_eq!(rows[1].put_aside_reason.as_deref(), Some("422"));
-    assert_eq!(store.bring_back().await.unwrap(), 1);
+    assert_eq!(store.bring_back().await.unwrap(), 2);
+    assert_eq!(store.waiting(0, 1).await.unwrap()[0].attempts, 0);
     assert_eq!(ids(store.waiting(0, 10).await.unwrap()), ["b", "c"]);
 }
 
@@ -254,6 +258,78 @@ async fn until(mut condition: impl FnMut() -> bool) {
     panic!("not within 30 s");
 }
 
+/// Not a test: the process that the next one kills. It works in the folder that it was started in, and says what it was promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "is killed by another test"]
+async fn a_process_that_writes_until_it_is_killed() {
+    let store = Store::open(Path::new("."), KEEPING).unwrap();
+    let body = Bytes::from(vec![b'x'; 20_000]);
+    for _ in 0..1_000_000 {
+        let record = self::record(&store, &format!("e{}", crate::workspace::random()));
+        println!("accepting {}", record.id);
+        store.accept(record.clone(), body.clone()).await.unwrap();
+        println!("accepted {}", record.id);
+        if record.seq % 3 > 0 {
+            store.begin(record.clone(), 2, Wait::Written).await.unwrap();
+            println!("begun {}", record.id);
+        }
+        if record.seq % 3 > 1 {
+            let finished = Finished { body: body.clone(), to_report: true, ..finished("") };
+            store.finish(record.clone(), finished, Wait::Written).await.unwrap();
+            println!("finished {}", record.id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_was_promised_is_there() {
+    use std::io::{BufRead, BufReader};
+    let place = Place::new();
+    let mut promised = std::collections::HashMap::new();
+    for kill in 1..=10 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::a_process_that_writes_until_it_is_killed", "--ignored", "--nocapture"])
+            .current_dir(place.0.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut note = |line: String| {
+            if let Some((what, id)) = line.split_once(' ').filter(|(_, id)| id.starts_with('e')) {
+                promised.insert(id.to_owned(), what.to_owned());
+            }
+        };
+        // Killed wherever it is after some more of them each time; what it said by then counts, too.
+        (0..13 * kill).for_each(|_| note(lines.next().unwrap().unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.map_while(Result::ok).for_each(note);
+        let store = place.open();
+        let verdict = Connection::open(place.file()).unwrap();
+        let verdict = verdict.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(verdict, "ok");
+        for (id, what) in &promised {
+            let found = known(&store, id);
+            // It may have come further than it could say.
+            let right = match what.as_str() {
+                "accepting" => true,
+                "accepted" => found.is_some(),
+                "begun" => matches!(found, Some(Status::Running | Status::Completed)),
+                _ => found == Some(Status::Completed) && store.result(id).await.unwrap().unwrap().len() == 20_000,
+            };
+            assert!(right, "{id} was {what} and is {found:?}");
+        }
+        let reports = store.list_outbox().await.unwrap().into_iter().map(|row| row.execution_id);
+        let mut completed =
+            promised.keys().filter(|id| known(&store, id) == Some(Status::Completed)).collect::<Vec<_>>();
+        let mut reports = reports.collect::<Vec<_>>();
+        completed.sort_unstable();
+        reports.sort_unstable();
+        assert_eq!(reports.iter().collect::<Vec<_>>(), completed, "a result and its report are there together");
+    }
+    assert!(promised.values().filter(|what| *what == "finished").count() > 10);
+}
+
 #[tokio::test]
 async fn only_its_user_can_read_the_file() {
     use std::os::unix::fs::PermissionsExt;
@@ -308,7 +384,8 @@ async fn a_newer_file_is_refused_and_not_touched() {
 
 #[tokio::test]
 async fn a_damaged_file_is_refused_and_not_touched() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("cut off", |bytes| bytes.truncate(bytes.len() / 2)),
         ("a page of zeros", |bytes| bytes[3 * 4096..4 * 4096].fill(0)),
         ("pages of noise", |bytes| {

@@ -6,7 +6,9 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ pub(super) struct Writer {
     thread: Mutex<Option<JoinHandle<()>>>,
     keeper: Mutex<Option<Keeper>>,
     /// How often the log was synced for those who waited for it.
+    #[cfg(test)]
     pub(super) syncs: Arc<AtomicU64>,
     clock: Arc<Clock>,
 }
@@ -99,6 +102,7 @@ impl Writer {
         let before_s = connection.query_row(sql, [], |row| row.get(0)).map_err(io::Error::other)?;
         let clock = Arc::new(Clock { before_s: AtomicI64::new(before_s), since: Instant::now() });
         let syncer = Syncer::start(path)?;
+        #[cfg(test)]
         let syncs = syncer.syncs();
         let queue = Arc::new(Queue::default());
         let mut thread =
@@ -108,7 +112,14 @@ impl Writer {
             thread.close();
         })?;
         let (thread, keeper) = (Mutex::new(Some(thread)), Mutex::new(None));
-        Ok(Self { queue, thread, keeper, syncs, clock })
+        Ok(Self {
+            queue,
+            thread,
+            keeper,
+            #[cfg(test)]
+            syncs,
+            clock,
+        })
     }
 
     /// Keeps the file small from now on.

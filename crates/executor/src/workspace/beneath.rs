@@ -113,8 +113,8 @@ mod tests {
         symlink("loop", root.join("loop")).unwrap();
         symlink("/proc/self/root", root.join("magic")).unwrap();
         let folder = rustix::fs::open(&root, FOLDER, Mode::empty()).unwrap();
-        let ways: [fn(BorrowedFd<'_>, &[u8]) -> Result<OwnedFd, Errno>; 2] =
-            [|folder, path| open(folder, path, FILE), |folder, path| step_by_step(folder, path, FILE)];
+        type Way = fn(BorrowedFd<'_>, &[u8]) -> Result<OwnedFd, Errno>;
+        let ways: [Way; 2] = [|folder, path| open(folder, path, FILE), |folder, path| step_by_step(folder, path, FILE)];
         for way in ways {
             assert!(way(folder.as_fd(), b"in/deep/file").is_ok());
             for bad in

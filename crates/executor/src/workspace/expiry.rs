@@ -3,6 +3,9 @@
 //! A session's folder is all there is to it. When it was last used is told by the time at which its folder was last changed (ctime):
 //! each use changes it, no program can set it, and it outlives the service. Removing begins with giving the folder another name, so that
 //! the session is gone at once; what a killed service leaves of it is cleared away at the next start.
+//!
+//! Only what is ours is ever removed for being idle. A session's host uid tells that; where all folders are of the service's own
+//! user, who may keep others beside them, each session that was made has a mark of its name in a folder of ours.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,13 +14,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Dir, RenameFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::artifact::{changed_at, rfc3339};
 use super::sessions::Closing;
 use super::usage::measure;
-use super::{Workspaces, random, remove};
+use super::{Workspaces, beneath, random, remove};
 use crate::admission::request::is_id;
 use crate::pipeline::Executor;
 
@@ -54,6 +58,24 @@ pub enum Ended {
     None,
     /// What goes on in it does not end.
     Busy,
+}
+
+/// Opens or makes the folder that sessions are marked in.
+///
+/// # Errors
+/// As the system said; `PermissionDenied` where somebody else's is in its place.
+pub fn open_marks(root: &OwnedFd) -> io::Result<OwnedFd> {
+    const NAME: &str = ".sessions";
+    match rustix::fs::mkdirat(root, NAME, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let marks = beneath::open(root, NAME.as_bytes(), beneath::FOLDER)?;
+    if rustix::fs::fstat(&marks)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    rustix::fs::fchmod(&marks, Mode::RWXU)?;
+    Ok(marks)
 }
 
 impl Workspaces {
@@ -98,8 +120,23 @@ impl Workspaces {
         }
     }
 
-    /// How long ago a session was last used.
+    /// Marks a session as made by us.
+    pub(super) fn mark(&self, session_id: &str) -> io::Result<()> {
+        let Some(marks) = &self.marks else { return Ok(()) };
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(marks, session_id, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(())
+    }
+
+    fn is_marked(&self, session_id: &str) -> bool {
+        self.marks.as_ref().is_none_or(|marks| beneath::look(marks, session_id.as_bytes()).is_ok())
+    }
+
+    /// How long ago a session of ours was last used.
     fn idle_for(&self, session_id: &str) -> Option<Duration> {
+        if !self.is_marked(session_id) {
+            return None;
+        }
         let folder = self.open_folder(session_id).ok()?;
         let state = rustix::fs::fstat(&folder).ok().filter(|state| self.is_ours(state.st_uid))?;
         let (seconds, nanoseconds) = changed_at(&state);
@@ -125,6 +162,9 @@ impl Workspaces {
         }
         let name = format!("{}gone-{:016x}", self.private_prefix(), random());
         rustix::fs::renameat_with(&self.root, session_id, &self.root, &name, RenameFlags::NOREPLACE)?;
+        if let Some(marks) = &self.marks {
+            rustix::fs::unlinkat(marks, session_id, AtFlags::empty()).ok();
+        }
         Ok(Some((name, owner)))
     }
 

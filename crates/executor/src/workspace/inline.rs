@@ -77,7 +77,7 @@ pub struct Collected {
     #[serde(rename = "outputs")]
     pub files: BTreeMap<String, String>,
     /// Whether some were left out: too many, too large together, or of a name that JSON can't hold.
-    #[serde(rename = "outputs_truncated")]
+    #[serde(rename = "outputs_truncated", skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }
 

@@ -49,6 +49,8 @@ pub struct Workspaces {
     watcher: Option<Arc<Watcher>>,
     /// Held while a file gets its place.
     placing: Arc<Mutex<()>>,
+    /// Where sessions are marked as ours, if their folders do not tell by their owner.
+    marks: Option<OwnedFd>,
 }
 
 /// One opened workspace. Dropping a private one removes it with all it holds, in the background.
@@ -88,7 +90,9 @@ impl Workspaces {
         std::fs::create_dir_all(path)?;
         let path = path.canonicalize()?;
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let marks = if uids.is_none() { Some(expiry::open_marks(&root)?) } else { None };
         let workspaces = Self {
+            marks,
             path,
             root: Arc::new(root),
             instance: instance.into(),
@@ -98,13 +102,16 @@ impl Workspaces {
             placing: Arc::default(),
         };
         workspaces.check_writable()?;
-        let left_over = workspaces.private_prefix();
+        let (left_over, mut removed) = (workspaces.private_prefix(), 0);
         for entry in std::fs::read_dir(&workspaces.path)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&left_over) {
-                remove::tree(&entry.path()).ok();
+                removed += usize::from(remove::tree(&entry.path()).is_ok());
             } else if let (Some(uids), Ok(metadata)) = (&workspaces.uids, entry.metadata()) {
                 uids.taken(std::os::unix::fs::MetadataExt::uid(&metadata));
             }
+        }
+        if removed > 0 {
+            tracing::info!("The last service left {removed} private workspaces: removed");
         }
         Ok(workspaces)
     }
@@ -255,6 +262,7 @@ impl Workspaces {
         };
         let unnamed = format!("{}new-{:016x}", self.private_prefix(), random());
         let made = self.make_folder(&unnamed, uid).and_then(|_| {
+            self.mark(session_id)?;
             let flags = RenameFlags::NOREPLACE;
             rustix::fs::renameat_with(&self.root, &unnamed, &self.root, session_id, flags)?;
             Ok(true)

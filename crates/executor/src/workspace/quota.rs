@@ -71,7 +71,7 @@ impl Guard {
 
     /// Until more is in the workspace than may be.
     pub async fn exceeded(&self) {
-        let mut counted = self.before;
+        let (mut counted, mut line) = (self.before, self.line);
         let mut free_then = self.free;
         let (mut next, mut earliest) = (self.started + FIRST_COUNT, self.started);
         loop {
@@ -79,25 +79,25 @@ impl Guard {
             tokio::time::sleep(if ran < Duration::from_secs(1) { GLANCE } else { LATER_GLANCE }).await;
             let now = Instant::now();
             let free_now = free(&self.folder);
-            let room = self.line.less(counted.unwrap_or_default());
+            let room = line.less(counted.unwrap_or_default());
             let much = free_then.less(free_now).exceeds(&room);
             if now < next && !(much && now >= earliest) {
                 continue;
             }
             let folder = Arc::clone(&self.folder);
-            let line = self.line;
-            let Ok(usage) = tokio::task::spawn_blocking(move || with_nameless(&folder, line)).await else { return };
+            let enough = counted.map(|_| line);
+            let Ok(usage) = tokio::task::spawn_blocking(move || with_nameless(&folder, enough)).await else { return };
             let took = now.elapsed();
-            if counted.is_none() && usage.exceeds(&line) {
-                // Whether it was over the line before can't be told any more; the next execution is held to what this one leaves.
-                return std::future::pending().await;
+            if counted.is_none() {
+                // Whether it was over the line before can't be told any more: it is held to what it has now.
+                line = line.max(usage);
             }
             if usage.exceeds(&line) {
                 self.over.set(usage).ok();
                 return;
             }
             (counted, free_then) = (Some(usage), free_now);
-            next = Instant::now() + pause(self.line.less(usage), took);
+            next = Instant::now() + pause(line.less(usage), took);
             earliest = Instant::now() + took * URGENT_PAUSES;
         }
     }
@@ -130,10 +130,10 @@ impl Guard {
     }
 }
 
-/// What is in it, and what is in it without a name; the latter where the former leaves room.
-fn with_nameless(folder: &Arc<OwnedFd>, line: Usage) -> Usage {
-    let named = measure(folder, Some(line));
-    if named.exceeds(&line) {
+/// What is in it, and what is in it without a name. Where the former is more than `enough`, nobody asks for the latter.
+fn with_nameless(folder: &Arc<OwnedFd>, enough: Option<Usage>) -> Usage {
+    let named = measure(folder, enough);
+    if enough.is_some_and(|enough| named.exceeds(&enough)) {
         return named;
     }
     let nameless = nameless(folder);

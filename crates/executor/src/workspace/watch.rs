@@ -36,11 +36,14 @@ mod linux {
     /// Names that are collected of one workspace; beyond that it is as quick to look at all.
     const MOST_NAMES: usize = 4096;
 
+    /// By the number that the kernel has for a folder, whose it is and its path.
+    type Folders = HashMap<i32, (Arc<Hints>, Vec<u8>)>;
+
     /// The one queue that the kernel puts its hints into.
     #[derive(Debug)]
     pub struct Watcher {
         queue: OwnedFd,
-        watched: Mutex<HashMap<i32, (Arc<Hints>, Vec<u8>)>>,
+        watched: Mutex<Folders>,
         /// Moments are counted over all workspaces.
         moments: AtomicU64,
     }
@@ -109,7 +112,7 @@ mod linux {
             }
         }
 
-        fn lock(&self) -> MutexGuard<'_, HashMap<i32, (Arc<Hints>, Vec<u8>)>> {
+        fn lock(&self) -> MutexGuard<'_, Folders> {
             self.watched.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }

@@ -57,6 +57,16 @@ fn a_removed_session_is_gone_whatever_it_held() {
         assert!(!folder.join(name).exists(), "{name}");
         assert_eq!(remove(&service, name), 404, "{name}");
     }
+    // The next execution of that name finds nothing, and the host's uids are free again: the lowest is taken first.
+    assert_eq!(shell(&service, "plain", "ls -A")["stdout"], "");
+    let owner =
+        |name: &str| std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder.join(name)).expect("a folder"));
+    let first = owner("plain");
+    for _ in 0..3 {
+        assert_eq!(remove(&service, "plain"), 204);
+        shell(&service, "plain", "true");
+        assert_eq!(owner("plain"), first);
+    }
     let deep = "import os\nfor n in range(10000):\n  os.mkdir('d'); os.chdir('d')";
     assert_completed(&service.execute(json!({"language": "python", "code": deep, "session_id": "deep"})));
     assert_eq!(remove(&service, "deep"), 204);
@@ -67,9 +77,27 @@ fn a_removed_session_is_gone_whatever_it_held() {
             .any(|entry| entry.file_name().to_string_lossy().contains("gone-"))
     };
     wait_until("all is removed", 20, gone);
-    // The next execution of that name finds nothing, and has a network of its own.
-    assert_eq!(shell(&service, "plain", "ls -A")["stdout"], "");
     service.get(&url("modes", "x")).assert_error(404, "Executor.NotFound");
+}
+
+/// Folders that somebody keeps beside the workspaces are nobody's sessions.
+#[test]
+fn what_no_session_made_is_never_removed_for_being_idle() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.path("workspaces/project")).expect("a folder");
+    std::fs::write(home.path("workspaces/project/file"), "mine").expect("a file");
+    std::thread::sleep(Duration::from_millis(1500));
+    // Without isolation every session has the service's own user, as the folder has.
+    for isolation in ["none", "native"] {
+        let service = Service::with(&[
+            ("ISOLATION", isolation),
+            ("WORKSPACE_PATH", home.path("workspaces").to_str().expect("a path")),
+            ("SESSION_IDLE_TTL", "1"),
+        ]);
+        shell(&service, "made", "touch x");
+        wait_until("the session is removed", 10, || !home.path("workspaces/made").exists());
+        assert_eq!(std::fs::read_to_string(home.path("workspaces/project/file")).expect("a file"), "mine");
+    }
 }
 
 #[test]

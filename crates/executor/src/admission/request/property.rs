@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 
 use super::*;
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 13] = [
     "code",
     "language",
     "execution_id",
@@ -20,6 +20,8 @@ const FIELDS: [&str; 11] = [
     "working_directory",
     "mode",
     "limits",
+    "files",
+    "outputs",
 ];
 
 type Object = BTreeMap<String, Box<RawValue>>;
@@ -129,11 +131,33 @@ fn assert_accepted(request: &ExecuteRequest, object: &Object, ceilings: &Ceiling
     };
     assert_eq!(request.mode, mode);
     assert_limits(&request.limits, raw("limits"), &ceilings.limits);
+    assert_files(&request.files, raw("files"));
+    let patterns: Option<Vec<String>> = raw("outputs").map(|value| serde_json::from_str(value).expect("strings"));
+    assert_eq!(request.outputs.is_some(), patterns.is_some());
+    assert!(patterns.iter().flatten().all(|pattern| plain_folder(pattern).is_some_and(|plain| !plain.is_empty())));
+}
+
+/// Each of them is in the workspace, under the path that it was sent with.
+fn assert_files(files: &Files, sent: Option<&str>) {
+    let sent: BTreeMap<String, String> =
+        sent.map(|value| serde_json::from_str(value).expect("strings")).unwrap_or_default();
+    let plain: BTreeMap<String, &String> =
+        sent.iter().map(|(path, content)| (plain_folder(path).expect("a path inside"), content)).collect();
+    assert_eq!((files.len(), plain.len()), (sent.len(), sent.len()));
+    for (path, content) in files {
+        let path = std::str::from_utf8(path.as_bytes()).expect("it came as text");
+        assert_inside(path);
+        assert!(!path.is_empty());
+        let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, plain[path]);
+        assert_eq!(decoded.as_ref().ok(), Some(content), "{path:?}");
+        let is_below = |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        assert!(!plain.keys().any(|other| is_below(other)), "{path:?} is a folder as well");
+    }
 }
 
 fn assert_limits(limits: &RequestedLimits, asked: Option<&str>, own: &RequestedLimits) {
     let asked: Object = asked.map(|asked| serde_json::from_str(asked).expect("an object")).unwrap_or_default();
-    let names = ["memory_mb", "cpu_cores", "processes", "output_bytes"];
+    let names = ["memory_mb", "cpu_cores", "processes", "output_bytes", "disk_mb"];
     assert!(asked.keys().all(|name| names.contains(&name.as_str())), "{asked:?}");
     let number = |name: &str| asked.get(name).map(|value| value.get().parse::<u64>().expect("a whole number"));
     assert_eq!(limits.memory_mb, number("memory_mb").unwrap_or(own.memory_mb));
@@ -141,6 +165,8 @@ fn assert_limits(limits: &RequestedLimits, asked: Option<&str>, own: &RequestedL
     assert_eq!(limits.output_bytes, number("output_bytes").unwrap_or(own.output_bytes));
     assert!((1..=own.memory_mb).contains(&limits.memory_mb) && (1..=own.processes).contains(&limits.processes));
     assert!(limits.output_bytes <= own.output_bytes);
+    assert_eq!(limits.disk_mb, number("disk_mb").unwrap_or(own.disk_mb));
+    assert!((1..=own.disk_mb).contains(&limits.disk_mb));
     assert!(limits.cpu_cores > 0.0 && limits.cpu_cores <= own.cpu_cores, "{limits:?}");
     assert!(asked.contains_key("cpu_cores") || limits.cpu_cores == own.cpu_cores);
 }

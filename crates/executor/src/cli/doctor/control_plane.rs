@@ -1,8 +1,9 @@
 //! The control plane: its name, a connection to it, a request of it, each a check of its own. The first that fails is the
-//! cause, and those behind it are not made.
+//! cause, and those behind it are not made. And what waits to be reported to it.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use reqwest::Url;
 use tokio::net::{TcpStream, lookup_host};
@@ -11,10 +12,14 @@ use tokio::time::timeout;
 use super::Check;
 use super::network::{PATIENCE, client};
 use crate::config::Config;
+use crate::store::{self, OutboxCounts, Store};
 
 const DNS: &str = "control plane DNS";
 const TCP: &str = "control plane TCP";
 const HTTP: &str = "control plane HTTP";
+const REPORTS: &str = "reports";
+/// A report that waits longer than this was tried more than once.
+const WAITS_LONG: Duration = Duration::from_secs(15);
 /// Addresses of the control plane from where the service may run, as the troubleshooting document has them.
 const ADDRESSES: &str = "correct CONTROL_PLANE_URL:\n\
     Docker, to its host:  CONTROL_PLANE_URL=http://host.docker.internal:8000 \
@@ -47,6 +52,38 @@ pub(super) async fn control_plane(config: &Config) -> [Check; 3] {
         return [name, connection, after(HTTP, TCP)];
     }
     [name, connection, request(url, &evidence).await]
+}
+
+/// What waits to be reported, and what was put aside.
+pub(super) async fn reports(config: &Config) -> Check {
+    if !config.state_path.join(store::FILE).exists() {
+        return Check::skipped(REPORTS, "nothing has been run with this STATE_PATH");
+    }
+    let counts = async { Store::open_beside(&config.state_path).ok()?.outbox_counts().await.ok() };
+    let Some(OutboxCounts { waiting, put_aside, oldest_ms }) = counts.await else {
+        return Check::skipped(REPORTS, format!("{} can't be read by this user", store::FILE));
+    };
+    let age = Duration::from_secs(oldest_ms.map_or(0, crate::report::seconds_since));
+    let oldest = if waiting > 0 { format!(", the oldest for {} s", age.as_secs()) } else { String::new() };
+    let evidence = format!("{waiting} waiting{oldest}, {put_aside} put aside");
+    if put_aside > 0 {
+        let cause = format!(
+            "Failed to report result: the control plane refused {put_aside} for good, see sandbox-executor outbox"
+        );
+        let fix = "see the control plane's own log for why; when it takes them: sandbox-executor outbox retry";
+        return Check::warning(REPORTS, cause, fix).seen(evidence);
+    }
+    if age < WAITS_LONG {
+        return Check::ok(REPORTS, evidence);
+    }
+    let fix = match config.control_plane_url {
+        Some(_) => {
+            "see the checks of the control plane, and sandbox-executor outbox for the last error of each; they are sent by \
+                    themselves when it takes them"
+        }
+        None => "set CONTROL_PLANE_URL to the address of the control plane: without it nothing is sent",
+    };
+    Check::warning(REPORTS, format!("Failed to report result: {waiting} wait to be reported"), fix).seen(evidence)
 }
 
 fn after(name: &'static str, failed: &str) -> Check {

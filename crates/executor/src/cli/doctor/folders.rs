@@ -52,7 +52,7 @@ pub(super) fn state(config: &Config, serving: bool) -> Check {
             );
             Check::problem(NAME, format!("STATE_PATH is not usable: {cause}"), fix).seen(evidence)
         }
-        Ok(_) if is_locked(&config.state_path) => {
+        Ok(_) if crate::state::is_locked(&config.state_path) => {
             if serving {
                 return Check::ok(NAME, format!("{evidence}, in use by the running service"));
             }
@@ -62,12 +62,6 @@ pub(super) fn state(config: &Config, serving: bool) -> Check {
         }
         Ok(how) => Check::ok(NAME, format!("{evidence}, {how}")),
     }
-}
-
-/// Whether a running service holds the lock of this state folder.
-fn is_locked(path: &Path) -> bool {
-    let lock = File::open(path.join("lock"));
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 /// How the folder can be used: as it is, or made first. Leaves nothing behind.
