@@ -1,5 +1,6 @@
 //! `POST /internal/session-config/sync`: the packages of a session.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Json;
 use axum::routing::post;
+use sandbox::Isolation;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,9 +17,6 @@ use super::problem::Problem;
 use super::routes::{RequestId, Service};
 use crate::packages::{Failure, Layer, request};
 use crate::workspace::artifact::rfc3339;
-
-/// Where programs see them.
-const LOCATION: &str = "/packages";
 
 /// Its route.
 pub fn router() -> Router<Arc<Service>> {
@@ -39,7 +38,7 @@ struct Synced {
 struct Dependency {
     name: String,
     version: String,
-    install_location: &'static str,
+    install_location: String,
     install_time: String,
     is_from_template: bool,
 }
@@ -59,16 +58,18 @@ async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<J
         }
         problem_of(failure)
     })?;
-    let installed_dependencies = layer.as_deref().map(dependencies).unwrap_or_default();
+    let isolation = &service.executions.executor.isolation;
+    let installed_dependencies = layer.map(|layer| dependencies(&layer, isolation)).unwrap_or_default();
     let completed_at = now();
     Ok(Json(Synced { status: "completed", installed_dependencies, error: Value::Null, started_at, completed_at }))
 }
 
-fn dependencies(layer: &Layer) -> Vec<Dependency> {
+fn dependencies(layer: &Layer, isolation: &Isolation) -> Vec<Dependency> {
+    let location = isolation.packages().map_or_else(|| layer.packages(), PathBuf::from);
     let dependency = |one: &crate::packages::Installed| Dependency {
         name: one.name.clone(),
         version: one.version.clone(),
-        install_location: LOCATION,
+        install_location: location.display().to_string(),
         install_time: layer.record.installed_at.clone(),
         is_from_template: false,
     };

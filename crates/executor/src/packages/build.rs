@@ -81,7 +81,7 @@ impl Executor {
         match &made {
             Ok(layer) => {
                 let (count, size) = (layer.record.installed.len(), layer.record.bytes / MIB);
-                tracing::info!("Packages installed: {name} ({count} packages, {size} MB, {seconds:.1}s)");
+                tracing::info!("Packages installed: {name} ({count} in all, {size} MB, {seconds:.1}s)");
             }
             Err(Failure::Install(said)) => {
                 let last = said.lines().last().unwrap_or_default();

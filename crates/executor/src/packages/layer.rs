@@ -116,7 +116,7 @@ impl Layer {
     /// As the system said.
     pub fn folder(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(self.path.join(PACKAGES), flags, Mode::empty())?)
+        Ok(rustix::fs::open(self.packages(), flags, Mode::empty())?)
     }
 
     /// Whether it has a module of this name.
@@ -134,6 +134,11 @@ impl Layer {
     pub fn use_now(&self) {
         // What comes of it is only the order in which layers leave.
         File::open(self.path.join(RECORD)).and_then(|file| file.set_modified(SystemTime::now())).ok();
+    }
+
+    /// Its packages, where no sandbox shows them elsewhere.
+    pub fn packages(&self) -> PathBuf {
+        self.path.join(PACKAGES)
     }
 
     /// Its folder.
