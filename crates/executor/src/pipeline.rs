@@ -193,7 +193,7 @@ impl Executor {
                 let workspace = entered.0;
                 stay = Some(entered.1);
                 let packages = self.packages.layer_of(session_id);
-                ahead &= !self.replaces_imports(request.language, packages.as_deref());
+                ahead &= self.suits_packages(request.language, packages.as_deref());
                 let visit = visit.insert(self.warm.sessions.enter(session_id));
                 let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
                 match if fits { visit.stand(request.language, &workspace, packages.as_ref()).await } else { None } {

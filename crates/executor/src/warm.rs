@@ -291,7 +291,7 @@ impl Executor {
                 let Some((session_id, language)) = next else { return };
                 self.warm.calm(self.warm.pace(language)).await;
                 let packages = self.packages.layer_of(&session_id);
-                if self.replaces_imports(language, packages.as_deref()) {
+                if !self.suits_packages(language, packages.as_deref()) {
                     continue;
                 }
                 let Some(walls) = self.warm.sessions.prepare(&session_id, self.warm.is_quick(language)) else {
@@ -417,11 +417,9 @@ impl Executor {
         language == Language::Python && prepared.takes_forks() && self.warm.has_zygote()
     }
 
-    /// Whether these packages hold a module that interpreters of this language import ahead: what they have imported is another then,
-    /// and so may be what that imported.
-    pub fn replaces_imports(&self, language: Language, packages: Option<&Layer>) -> bool {
-        let mut imports = self.warm.imports().iter();
-        language == Language::Python && packages.is_some_and(|packages| imports.any(|module| packages.has(module)))
+    /// Whether an interpreter of this language may have started before a request that is to see these packages.
+    pub fn suits_packages(&self, language: Language, packages: Option<&Layer>) -> bool {
+        language != Language::Python || packages.is_none_or(|packages| self.packages.can_come_later(packages))
     }
 
     /// What a sandbox with this workspace and these packages is made by.

@@ -1,5 +1,6 @@
 //! Which interpreter runs a language, and what of the host it needs to see.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -121,6 +122,18 @@ impl Interpreter {
             Language::Shell => Vec::new(),
         };
         Ok(Self { language, path, version, folders, bootstrap })
+    }
+
+    /// The modules that come with it, by their first names; none where it does not tell (Python before 3.10).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn standard_modules(&self) -> io::Result<BTreeSet<String>> {
+        const QUESTION: &str = "import sys; print(*getattr(sys, 'stdlib_module_names', ()))";
+        if self.language != Language::Python {
+            return Ok(BTreeSet::new());
+        }
+        Ok(ask(&self.path, &["-I", "-c", QUESTION])?.split_whitespace().map(str::to_owned).collect())
     }
 
     /// What a zygote of it is made of that imports these modules ahead; `None` for a language whose interpreter can't fork.

@@ -41,6 +41,9 @@ const COMPILES_WITHIN: Duration = Duration::from_secs(300);
 const LINES: usize = 20;
 const LONGEST_LINE: usize = 500;
 
+/// What pip says when it can't write as much as it wants.
+const TOO_MUCH: [&str; 2] = ["[Errno 27]", "[Errno 28]"];
+
 /// A layer, or why there is none.
 pub(super) type Made = Result<Arc<Layer>, Failure>;
 
@@ -284,13 +287,14 @@ fn last_words(end: &End, said: &str, time: Duration, packages_mb: u64) -> String
         End::OutOfMemory => Some(format!("It ran out of its {} MB of memory", MEMORY_BYTES / MIB)),
         End::Cancelled => Some(too_large(packages_mb)),
         End::Signalled(number) => Some(format!("It was ended by signal {number}")),
+        End::Exited(_) if TOO_MUCH.iter().any(|words| said.contains(words)) => Some(too_large(packages_mb)),
         End::Exited(_) => None,
     });
     if last.is_empty() { "pip failed without a word".into() } else { last.join("\n") }
 }
 
 fn too_large(packages_mb: u64) -> String {
-    format!("The packages are larger than {packages_mb} MB (MAX_PACKAGES_MB)")
+    format!("The packages are larger than {packages_mb} MB (MAX_PACKAGES_MB), or the disk is full")
 }
 
 fn refused(refused: Refused) -> Failure {

@@ -13,12 +13,12 @@ mod shelf;
 mod specifier;
 mod takeover;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use runtime::Language;
+use runtime::{Interpreter, Language};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 pub use layer::{Installed, Layer};
@@ -60,6 +60,10 @@ struct Settings {
     packages_mb: u64,
     jobs: usize,
     pip: Pip,
+    /// Modules that come with Python.
+    standard: BTreeSet<String>,
+    /// Whether nothing else is imported ahead of executions.
+    standard_ahead: bool,
 }
 
 /// Why a session did not get what was asked for. It has what it had.
@@ -104,6 +108,7 @@ impl Packages {
     pub fn open(config: &Config, executor: &Executor) -> io::Result<Self> {
         let interpreter = executor.interpreter(Language::Python).ok();
         let identity = interpreter.as_deref().map(layer::identity);
+        let standard = interpreter.as_deref().map(Interpreter::standard_modules).transpose()?.unwrap_or_default();
         let most_bytes = config.max_packages_mb.saturating_mul(1024 * 1024);
         let shelf = Shelf::open(&config.state_path.join("layers"), identity.as_deref(), most_bytes)?;
         let is_there = |session_id: &str| executor.workspaces.session(session_id).is_ok();
@@ -115,6 +120,11 @@ impl Packages {
             install_time: config.max_install_time,
             packages_mb: config.max_packages_mb,
             jobs: processors.min(4),
+            standard_ahead: config
+                .warm_python_imports
+                .iter()
+                .all(|module| standard.contains(module.split('.').next().unwrap_or_default())),
+            standard,
             pip: config.pip.clone(),
         };
         Ok(Self(Some(Kept {
@@ -131,6 +141,13 @@ impl Packages {
     /// What an execution of this session sees.
     pub fn layer_of(&self, session_id: &str) -> Option<Arc<Layer>> {
         self.0.as_ref()?.holdings.layer_of(session_id)
+    }
+
+    /// Whether an interpreter that started before it knew of these packages is the same as one that starts with them: they hold nothing
+    /// that has been imported by then, or that this may have imported.
+    pub fn can_come_later(&self, layer: &Layer) -> bool {
+        let settings = self.0.as_ref().map(|kept| &kept.settings);
+        settings.is_some_and(|settings| settings.standard_ahead && !layer.has_any(&settings.standard))
     }
 
     /// The session is gone.

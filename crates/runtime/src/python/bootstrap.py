@@ -402,10 +402,10 @@ def import_ahead(names):
     return failures
 
 
-def give_way(folder):
-    """Forgets what was imported ahead and is also the name of something in this folder: an import finds that first."""
+def give_way():
+    """Forgets what was imported ahead and is also the name of something in the working directory: an import finds that first."""
     try:
-        entries = os.listdir(folder)
+        entries = os.listdir()
     except OSError:
         return  # It may be shut by another program of the session; nothing can be imported from it then.
     for entry in entries:
@@ -423,8 +423,6 @@ def complete(header):
     if packages := header.get("packages"):
         own = len({os.path.abspath(folder) for folder in given.split(os.pathsep)}) if given else 0
         sys.path.insert(1 + own, packages)
-        if AHEAD:
-            give_way(packages)
 
 
 def wait_for_request():
@@ -435,7 +433,7 @@ def wait_for_request():
     if request is None:
         os._exit(0)
     complete(request[0])
-    give_way(".")
+    give_way()
     return channel, request
 
 

@@ -1,7 +1,7 @@
 //! Who has a network, who may write to packages, and what of a session an installer reads: nothing.
 
 use crate::{Index, body, layers, post, run, sync, version};
-use conformance::{Service, assert_completed};
+use conformance::assert_completed;
 use serde_json::json;
 
 /// A backend that builds a wheel of itself, after `then` was run by pip, in the installer's sandbox.
@@ -87,8 +87,6 @@ fn an_installer_reads_nothing_of_a_session() {
     // One that stands in that folder reads it all: the last line is what it finds then.
     let read = run(&service, "s", "shell", looked);
     assert!(!read.contains("6.6.6") && evil.requests().is_empty(), "{read} {:?}", evil.requests());
-    let before = run(&service, "t", "python", "import one") == "" || true;
-    assert!(before);
     assert_eq!(
         run(&service, "s", "shell", "test -e read || echo unread; python3 -m pip --version; test -e read && echo read"),
         "unread\nread"
@@ -161,7 +159,7 @@ print(done)
     );
     let control = service.execute(json!({"session_id": "u", "language": "python", "code": own}));
     assert_completed(&control);
-    for name in ["write the source", "write what is compiled", "add a module", "mode of a file", "times"] {
+    for name in ["write the source", "replace what is compiled", "add a module", "rename", "rename the folder"] {
         assert!(control["stdout"].as_str().is_some_and(|done| done.contains(name)), "{name}: {control}");
     }
 }
@@ -174,12 +172,12 @@ fn what_a_package_leaves_beside_packages_is_the_end_of_it() {
         ("alink", "os.symlink('/etc/shadow', target + '/shadow')"),
         ("upward", "os.symlink('../../../../etc', target + '/up')"),
         ("fifo", "os.mkfifo(target + '/fifo')"),
-        ("asocket", "s = socket.socket(socket.AF_UNIX); os.chdir(target); s.bind('s')"),
+        ("asocket", "socket.socket(socket.AF_UNIX).bind(target + '/s')"),
         ("setuid", "open(target + '/x', 'w').close(); os.chmod(target + '/x', 0o4755)"),
-        ("sparse", "f = open(target + '/x', 'w'); f.truncate(1 << 40)"),
+        ("sparse", "[open(target + n, 'w').truncate(90 << 20) for n in ('/x', '/y')]"),
         ("honest", "open(target + '/extra.py', 'w').write('x = 1')"),
     ] {
-        index.add(json!({"name": name, "version": "1.0", "backend": backend(name, &format!("{target}{then}"))}));
+        index.add(json!({"name": name, "version": "1.0", "backend": backend(name, &format!("{target}try: {then}\nexcept OSError: pass"))}));
     }
     let service = index.service(&[("ALLOW_SOURCE_BUILDS", "true"), ("MAX_PACKAGES_MB", "100")]);
     for (name, said) in [
@@ -188,7 +186,7 @@ fn what_a_package_leaves_beside_packages_is_the_end_of_it() {
         ("fifo", "neither file, folder nor link"),
         ("asocket", "neither file, folder nor link"),
         ("setuid", "another user's program"),
-        ("sparse", ""),
+        ("sparse", "MAX_PACKAGES_MB"),
     ] {
         let refused = post(&service, &body("s", &[&format!("{name}==1.0")], "replace"));
         let refused = refused.assert_error(422, "Executor.DependencyInstallError");
@@ -212,5 +210,4 @@ fn a_wheel_whose_files_lie_elsewhere_is_not_installed() {
         assert!(!std::path::Path::new("/tmp").join(format!("{name}.py")).exists());
     }
     assert_eq!(sync(&service, "s", &["inside==1.0"], "replace"), ["inside 1.0"]);
-    let _ = Service::start;
 }
