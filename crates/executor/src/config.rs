@@ -430,6 +430,7 @@ impl Config {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         SETTINGS.iter().zip(&self.sources).map(|(setting, source)| {
             let value = match (setting.name, self.host_rule()) {
+                ("ALLOWED_INDEX_URLS", _) => self.indexes().show(),
                 ("ALLOWED_HOSTS", HostRule::Any) => "any".to_owned(),
                 ("ALLOWED_HOSTS", HostRule::Listed(hosts)) => hosts.show(),
                 _ => (setting.show)(self),

@@ -204,6 +204,8 @@ mod tests {
 
     const LINE: Usage = Usage { bytes: 1 << 20, files: 100 };
 
+    type Make = Box<dyn Fn(&Trial)>;
+
     struct Trial {
         home: tempfile::TempDir,
     }
@@ -263,7 +265,7 @@ mod tests {
     #[test]
     fn whatever_is_no_package_is_the_end_of_it() {
         let secret = |trial: &Trial| trial.home.path().join("secret").to_str().unwrap().to_owned();
-        let bad: [(&str, Box<dyn Fn(&Trial)>); 9] = [
+        let bad: [(&str, Make); 9] = [
             ("leads out", Box::new(|trial| symlink("/etc/passwd", trial.from("x")).unwrap())),
             ("leads out", Box::new(move |trial| symlink(secret(trial), trial.from("x")).unwrap())),
             ("leads out", Box::new(|trial| symlink("../../secret", trial.from("x")).unwrap())),

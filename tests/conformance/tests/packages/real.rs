@@ -25,6 +25,7 @@ const OF_PIP: [&str; 14] = [
 ];
 
 /// The tester's settings for pip, if pip reaches an index with them.
+#[allow(clippy::disallowed_methods)] // The tester's, which is where the index is.
 fn pip_settings(test: &str) -> Option<Vec<(&'static str, String)>> {
     let settings: Vec<_> = OF_PIP.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))).collect();
     let home = conformance::Home::new();
