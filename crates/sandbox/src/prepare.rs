@@ -142,7 +142,7 @@ pub(crate) async fn prepare(
     };
     let (access, memory_folders) =
         construction.plan.map_or((None, Vec::new()), |plan| (Some(plan.access), plan.memory_folders));
-    let used_before = if born_inside { cgroup.usage().cpu_time.unwrap_or_default() } else { Duration::ZERO };
+    let used_before = if born_inside { cgroup.cpu_time().unwrap_or_default() } else { Duration::ZERO };
     Ok(Prepared {
         control,
         tree,

@@ -289,7 +289,7 @@ impl Started {
         }
         // What it used until now is not the run's.
         self.sandbox.control.send(&Order::Ahead, &[]).await.map_err(no_order)?;
-        if let Some(used) = self.sandbox.cgroup.as_ref().and_then(|cgroup| cgroup.usage().cpu_time) {
+        if let Some(used) = self.sandbox.cgroup.as_ref().and_then(Cgroup::cpu_time) {
             self.sandbox.used_before = used;
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::hierarchy::{Controller, Hierarchy, pids};
+use super::hierarchy::{Controller, pids};
 use super::{MAX_CPU_QUOTA_US, OomWatch, Shared, Version, file};
 use crate::policy::Limits;
 
@@ -150,22 +150,20 @@ impl Cgroup {
 
     /// What the group used so far.
     pub fn usage(&self) -> CgroupUsage {
-        let read = |hierarchy: Option<&Hierarchy>, file| hierarchy.and_then(|found| found.read(&self.name, file).ok());
-        let number = |text: String| text.trim().parse::<u64>().ok();
+        let peak = match self.shared.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
         let memory = self.shared.with(Controller::Memory);
-        match self.shared.version {
-            Version::V1 => CgroupUsage {
-                cpu_time: None,
-                peak_memory_bytes: read(memory, "memory.max_usage_in_bytes").and_then(number),
-            },
-            // Every group of version 2 counts CPU time, with or without the controller.
-            Version::V2 => CgroupUsage {
-                cpu_time: read(self.shared.hierarchies.first(), "cpu.stat")
-                    .and_then(|text| file::keyed_number(&text, "usage_usec"))
-                    .map(Duration::from_micros),
-                peak_memory_bytes: read(memory, "memory.peak").and_then(number),
-            },
-        }
+        let peak = memory.and_then(|hierarchy| hierarchy.read(&self.name, peak).ok());
+        CgroupUsage { cpu_time: self.cpu_time(), peak_memory_bytes: peak.and_then(|text| text.trim().parse().ok()) }
+    }
+
+    /// CPU time so far. Every group of version 2 counts it, with or without the controller; of version 1 it is not asked.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let hierarchy = self.shared.hierarchies.first().filter(|_| self.shared.version == Version::V2)?;
+        let text = hierarchy.read(&self.name, "cpu.stat").ok()?;
+        file::keyed_number(&text, "usage_usec").map(Duration::from_micros)
     }
 
     /// Kills every process of the group with SIGKILL and waits until it has none: at once by `cgroup.kill` (version 2,
@@ -269,8 +267,14 @@ impl Drop for Cgroup {
             return;
         }
         self.removed = true;
-        let group = Cgroup::existing(Arc::clone(&self.shared), std::mem::take(&mut self.name));
+        let mut group = Cgroup::existing(Arc::clone(&self.shared), std::mem::take(&mut self.name));
         let clear = move || {
+            // As a rule nothing is left to be killed, and the kernel refuses where something is.
+            let hierarchies = &group.shared.hierarchies;
+            group.removed = hierarchies.iter().all(|hierarchy| hierarchy.unmake(&group.name).is_ok());
+            if group.removed {
+                return;
+            }
             let path = group.name.clone();
             if let Err(error) = group.kill().and_then(|()| group.remove()) {
                 tracing::warn!("A cgroup stays: {path} ({error})");
