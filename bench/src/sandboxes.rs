@@ -118,6 +118,8 @@ fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> 
         identity,
         workspace,
         read_only: Vec::new(),
+        packages: None,
+        network: sandbox::policy::Network::None,
         files_bytes: 1 << 20,
         takes_forks: false,
         walls: None,

@@ -7,6 +7,7 @@
 
 mod layers;
 mod paths;
+pub mod pip;
 mod rule;
 mod setting;
 #[cfg(test)]
@@ -23,10 +24,12 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use crate::telemetry::log::{Format, Level, LogSettings};
 use layers::{FILE_ARGUMENT, Layers};
 use paths::{Surroundings, resolve_paths};
+use pip::Pip;
 use rule::Rule;
 use setting::{Count, Value};
 
 pub use layers::Source;
+pub use pip::IndexUrl;
 pub use setting::{Secret, Setting, Shape};
 
 /// Makes [`Config`] and [`SETTINGS`] out of the table. A row reads
@@ -40,6 +43,8 @@ macro_rules! settings {
         #[derive(Debug, Clone)]
         pub struct Config {
             $($( $(#[doc = $doc])+ pub $field: $ty, )+)+
+            /// How pip is configured on this machine.
+            pub pip: Pip,
             /// In the order of [`SETTINGS`].
             sources: Vec<Source>,
         }
@@ -60,7 +65,7 @@ macro_rules! settings {
         impl Config {
             fn from_layers(layers: &Layers<'_>) -> Result<Self, ConfigError> {
                 let mut sources = Vec::with_capacity(SETTINGS.len());
-                Ok(Self { $($( $field: layers.take(&mut sources, stringify!($name), &$rule)?, )+)+ sources })
+                Ok(Self { $($( $field: layers.take(&mut sources, stringify!($name), &$rule)?, )+)+ pip: Pip::default(), sources })
             }
         }
     };
@@ -158,6 +163,19 @@ settings! {
         NODE_PATH_BIN => node_path_bin: Option<PathBuf> = "", rule::optional(rule::absolute_path()), "FILE";
         /// The shell. Not set, it is looked for in the standard system folders.
         SHELL_PATH => shell_path: Option<PathBuf> = "", rule::optional(rule::absolute_path()), "FILE";
+    }
+    "Packages" {
+        /// Package indexes that a request may name, in the form that pip takes, and file:// folders that hold packages; a request
+        /// that names none gets the first. Not set, it is the index that pip is configured with on this machine.
+        ALLOWED_INDEX_URLS => allowed_index_urls: Vec<IndexUrl> = "", rule::indexes(), "URLS";
+        /// Whether packages may be built from source, which runs their code while they are installed, with a network. Otherwise only
+        /// wheels are installed.
+        ALLOW_SOURCE_BUILDS => allow_source_builds: bool = "false", rule::switch(), "BOOL";
+        /// Seconds until the installation of a session's packages is given up.
+        MAX_INSTALL_TIME => max_install_time: Duration = "600", rule::seconds(1..=86_400), "SECONDS";
+        /// What the packages of all sessions together may hold, in MiB. Those that no session has any more are kept for others until
+        /// there is no room.
+        MAX_PACKAGES_MB => max_packages_mb: u64 = "8192", rule::whole(1..=16_777_216), "MB";
     }
     "Warming" {
         /// Idle Python interpreters that are kept ahead, at most, each in a sandbox of its own; 0 keeps none, "auto" is
@@ -335,7 +353,8 @@ impl Config {
         config.settle_timeouts()?;
         let surroundings = Surroundings::of_host(&environment);
         let (workspace, state) = resolve_paths(config.workspace_path, config.state_path, &surroundings)?;
-        Ok(Self { workspace_path: workspace, state_path: state, ..config })
+        let pip = Pip::read(&environment, config.python_path.as_deref());
+        Ok(Self { workspace_path: workspace, state_path: state, pip, ..config })
     }
 
     /// The default timeout is at most the largest one: of the two, a default gives way to what was set.
@@ -389,14 +408,21 @@ impl Config {
         HostRule::Listed(hosts)
     }
 
+    /// The indexes that packages may come from, the default first: those that were set, otherwise pip's own.
+    pub fn indexes(&self) -> Vec<IndexUrl> {
+        if self.allowed_index_urls.is_empty() { vec![self.pip.index()] } else { self.allowed_index_urls.clone() }
+    }
+
     /// How to log.
     pub fn log_settings(&self) -> LogSettings {
-        let secrets = [&self.api_token, &self.internal_api_token];
+        let tokens = [&self.api_token, &self.internal_api_token];
+        let tokens = tokens.into_iter().flatten().map(|secret| secret.expose().to_owned());
+        let indexes = self.indexes();
         LogSettings {
             level: self.log_level,
             format: self.log_format,
             file: self.log_file.clone(),
-            secrets: secrets.into_iter().flatten().map(|secret| secret.expose().to_owned()).collect(),
+            secrets: tokens.chain(indexes.iter().flat_map(IndexUrl::secrets)).chain(self.pip.secrets()).collect(),
         }
     }
 
@@ -404,6 +430,7 @@ impl Config {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         SETTINGS.iter().zip(&self.sources).map(|(setting, source)| {
             let value = match (setting.name, self.host_rule()) {
+                ("ALLOWED_INDEX_URLS", _) => self.indexes().show(),
                 ("ALLOWED_HOSTS", HostRule::Any) => "any".to_owned(),
                 ("ALLOWED_HOSTS", HostRule::Listed(hosts)) => hosts.show(),
                 _ => (setting.show)(self),

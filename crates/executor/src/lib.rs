@@ -12,6 +12,7 @@ mod executions;
 mod http;
 mod interpreters;
 mod offload;
+mod packages;
 mod pipeline;
 mod report;
 mod state;

@@ -23,6 +23,7 @@ use crate::admission::request::{ExecuteRequest, RequestedLimits};
 use crate::answer::{self, Answer, Leftovers, Metrics, milliseconds};
 use crate::config::Config;
 use crate::offload::offload;
+use crate::packages::{Layer, Packages};
 use crate::store::StoreError;
 use crate::warm::{self, Body, Stand, Warm};
 use crate::workspace::sessions::Doing;
@@ -43,6 +44,8 @@ pub struct Executor {
     pub interpreters: HashMap<Language, Result<Arc<Interpreter>, String>>,
     /// Where they work.
     pub workspaces: Arc<Workspaces>,
+    /// What is installed for their sessions.
+    pub packages: Packages,
     /// What was made ahead of them.
     pub warm: Warm,
     /// Bytes in one file.
@@ -91,6 +94,9 @@ pub enum Failed {
     /// Its workspace can't be used.
     #[error("workspace: {0}")]
     Workspace(#[source] io::Error),
+    /// What is installed for its session can't be shown to it.
+    #[error("packages: {0}")]
+    Packages(#[source] io::Error),
     /// That it starts could not be recorded.
     #[error("store: {0}")]
     Record(#[from] StoreError),
@@ -175,26 +181,28 @@ impl Executor {
         let interpreter = self.interpreter(request.language)?;
         let limits = self.limits(&request.limits, request.timeout);
         let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
-        let ahead =
+        let mut ahead =
             suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
         let (mut visit, mut stay) = (None, None);
         let stand = match place {
             Place::Own => self.private_stand(&request, &limits, suits, ahead).await?,
-            Place::Given(workspace) => self.new_stand(workspace, &request, &limits, None).await?,
+            Place::Given(workspace) => self.new_stand(workspace, &request, &limits, None, None).await?,
             Place::Session => {
                 let session_id = request.session_id.as_deref().unwrap_or_default();
                 let entered = self.workspaces.enter(session_id, Doing::Run).await.map_err(Failed::Workspace)?;
                 let workspace = entered.0;
                 stay = Some(entered.1);
+                let packages = self.packages.layer_of(session_id);
+                ahead &= self.suits_packages(request.language, packages.as_deref());
                 let visit = visit.insert(self.warm.sessions.enter(session_id));
                 let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
-                match if fits { visit.stand(request.language, &workspace).await } else { None } {
+                match if fits { visit.stand(request.language, &workspace, packages.as_ref()).await } else { None } {
                     Some(stand) => stand,
-                    None => self.new_stand(workspace, &request, &limits, visit.walls.take()).await?,
+                    None => self.new_stand(workspace, &request, &limits, visit.walls.take(), packages).await?,
                 }
             }
         };
-        let Stand { workspace, body } = stand;
+        let Stand { workspace, packages, body } = stand;
         let tenancy = Tenancy::begin(&self.workspaces, stay, &workspace, &request).await?;
         let request = Arc::new(request);
         let (waiting, prepared) = match body {
@@ -216,7 +224,7 @@ impl Executor {
             None => {
                 let prepared = match prepared {
                     Some(prepared) => prepared,
-                    None => self.new_sandbox(&workspace, &request, &limits, None).await?,
+                    None => self.new_sandbox(&workspace, &request, &limits, None, packages.as_deref()).await?,
                 };
                 self.run_cold(prepared, &request, &interpreter, &limits, came, (live, tenancy.ended(&stop))).await?
             }
@@ -282,19 +290,20 @@ impl Executor {
             return Ok(stand);
         }
         let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
-        self.new_stand(workspace, request, limits, None).await
+        self.new_stand(workspace, request, limits, None, None).await
     }
 
-    /// One with this workspace.
+    /// One with this workspace and these packages.
     async fn new_stand(
         &self,
         workspace: Workspace,
         request: &ExecuteRequest,
         limits: &Limits,
         walls: Option<Arc<Walls>>,
+        packages: Option<Arc<Layer>>,
     ) -> Result<Stand, Failed> {
-        let body = Body::Sandbox(self.new_sandbox(&workspace, request, limits, walls).await?);
-        Ok(Stand { workspace, body })
+        let prepared = self.new_sandbox(&workspace, request, limits, walls, packages.as_deref()).await?;
+        Ok(Stand { workspace, packages, body: Body::Sandbox(prepared) })
     }
 
     async fn new_sandbox(
@@ -303,8 +312,9 @@ impl Executor {
         request: &ExecuteRequest,
         limits: &Limits,
         walls: Option<Arc<Walls>>,
+        packages: Option<&Layer>,
     ) -> Result<Prepared, Failed> {
-        let policy = self.policy(workspace, files_bytes(request), limits.clone(), walls);
+        let policy = self.policy(workspace, files_bytes(request), limits.clone(), walls, packages)?;
         let prepared = self.isolation.prepare(&self.ground, &policy).await?;
         self.lacks.get_or_init(|| prepared.lacks());
         Ok(prepared)
@@ -320,7 +330,10 @@ impl Executor {
         (live, ended): (Option<mpsc::Sender<Chunk>>, impl Future<Output = ()>),
     ) -> Result<Option<Ran>, Failed> {
         let (parts, memory_bytes) = (Arc::clone(request), limits.memory_bytes);
-        let input = offload(size(request), move || invocation(&parts, memory_bytes).input(parts.language)).await;
+        let packages = waiting.packages().cloned();
+        let input =
+            offload(size(request), move || invocation(&parts, memory_bytes).input(parts.language, packages.as_ref()));
+        let input = input.await;
         let input = input.map_err(|error| SandboxError::io(Stage::Program, "the request", error))?;
         let startup = came.elapsed();
         match waiting.run(input, limits, live, ended).await {

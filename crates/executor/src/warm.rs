@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use runtime::warm::{Pool, Waiting};
 use runtime::{Interpreter, Language};
 use sandbox::error::Stage;
-use sandbox::policy::{Identity, Limits, Policy};
+use sandbox::policy::{Identity, Limits, Network, Policy};
 use sandbox::zygote::{Walls, Zygote};
 use sandbox::{Isolation, Prepared};
 use tokio::sync::mpsc;
 
 use self::sessions::Sessions;
+use crate::packages::Layer;
 use crate::pipeline::{Executor, Failed};
 use crate::workspace::Workspace;
 
@@ -50,6 +51,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub struct Stand {
     /// Its workspace.
     pub workspace: Workspace,
+    /// The packages that it sees.
+    pub packages: Option<Arc<Layer>>,
     /// Its sandbox.
     pub body: Body,
 }
@@ -287,11 +290,17 @@ impl Executor {
                 };
                 let Some((session_id, language)) = next else { return };
                 self.warm.calm(self.warm.pace(language)).await;
+                let packages = self.packages.layer_of(&session_id);
+                if !self.suits_packages(language, packages.as_deref()) {
+                    continue;
+                }
                 let Some(walls) = self.warm.sessions.prepare(&session_id, self.warm.is_quick(language)) else {
                     continue;
                 };
                 let workspace = self.workspaces.session(&session_id);
-                let stand = async { self.stand_in(workspace.map_err(Failed::Workspace)?, language, walls).await }.await;
+                let stand =
+                    async { self.stand_in(workspace.map_err(Failed::Workspace)?, language, walls, packages).await };
+                let stand = stand.await;
                 if let Err(error) = &stand {
                     tracing::debug!("Nothing could be made ahead for a session: {error}");
                 }
@@ -347,7 +356,7 @@ impl Executor {
 
     /// One for an execution without a session that is not there yet.
     async fn stand(&self, language: Language) -> Result<Stand, Failed> {
-        self.stand_in(self.workspaces.private().map_err(Failed::Workspace)?, language, None).await
+        self.stand_in(self.workspaces.private().map_err(Failed::Workspace)?, language, None, None).await
     }
 
     async fn stand_in(
@@ -355,15 +364,16 @@ impl Executor {
         workspace: Workspace,
         language: Language,
         walls: Option<Arc<Walls>>,
+        packages: Option<Arc<Layer>>,
     ) -> Result<Stand, Failed> {
         let Some(limits) = self.warm.limits.clone() else {
             return Err(Failed::Language("nothing is made ahead".into()));
         };
-        let prepared =
-            self.isolation.prepare(&self.ground, &self.policy(&workspace, FILES_BYTES, limits.clone(), walls)).await?;
+        let policy = self.policy(&workspace, FILES_BYTES, limits.clone(), walls, packages.as_deref())?;
+        let prepared = self.isolation.prepare(&self.ground, &policy).await?;
         self.lacks.get_or_init(|| prepared.lacks());
         if language == Language::Shell {
-            return Ok(Stand { workspace, body: Body::Sandbox(prepared) });
+            return Ok(Stand { workspace, packages, body: Body::Sandbox(prepared) });
         }
         let interpreter = self.interpreter(language)?;
         let mut waiting = self.start_ahead(prepared, &interpreter, limits.memory_bytes).await?;
@@ -374,7 +384,7 @@ impl Executor {
             }
             return Err(error.into());
         }
-        Ok(Stand { workspace, body: Body::Program(waiting) })
+        Ok(Stand { workspace, packages, body: Body::Program(waiting) })
     }
 
     /// Starts the interpreter in this sandbox.
@@ -407,23 +417,41 @@ impl Executor {
         language == Language::Python && prepared.takes_forks() && self.warm.has_zygote()
     }
 
-    /// What a sandbox with this workspace is made by.
-    pub fn policy(&self, workspace: &Workspace, files_bytes: u64, limits: Limits, walls: Option<Arc<Walls>>) -> Policy {
+    /// Whether an interpreter of this language may have started before a request that is to see these packages.
+    pub fn suits_packages(&self, language: Language, packages: Option<&Layer>) -> bool {
+        language != Language::Python || packages.is_none_or(|packages| self.packages.can_come_later(packages))
+    }
+
+    /// What a sandbox with this workspace and these packages is made by.
+    ///
+    /// # Errors
+    /// The packages can't be opened.
+    pub fn policy(
+        &self,
+        workspace: &Workspace,
+        files_bytes: u64,
+        limits: Limits,
+        walls: Option<Arc<Walls>>,
+        packages: Option<&Layer>,
+    ) -> Result<Policy, Failed> {
         let folders =
             |found: &Result<Arc<Interpreter>, String>| found.iter().flat_map(|found| found.folders.clone()).collect();
         let mut read_only: Vec<_> = self.interpreters.values().flat_map(|found| -> Vec<_> { folders(found) }).collect();
         read_only.sort();
         read_only.dedup();
-        Policy {
+        let packages = packages.map(|layer| layer.folder().map(Arc::new)).transpose().map_err(Failed::Packages)?;
+        Ok(Policy {
             name: format!("{:016x}", crate::workspace::random()),
             identity: workspace.identity,
             workspace: Arc::clone(&workspace.folder),
             read_only,
+            packages,
+            network: Network::None,
             files_bytes,
             takes_forks: self.warm.python.is_kept(),
             walls,
             limits,
-        }
+        })
     }
 
     /// Starts a zygote, and another when it has served or is gone.

@@ -1,5 +1,6 @@
 //! Which interpreter runs a language, and what of the host it needs to see.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -123,18 +124,31 @@ impl Interpreter {
         Ok(Self { language, path, version, folders, bootstrap })
     }
 
+    /// The modules that come with it, by their first names; none where it does not tell (Python before 3.10).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn standard_modules(&self) -> io::Result<BTreeSet<String>> {
+        const QUESTION: &str = "import sys; print(*getattr(sys, 'stdlib_module_names', ()))";
+        if self.language != Language::Python {
+            return Ok(BTreeSet::new());
+        }
+        Ok(ask(&self.path, &["-I", "-c", QUESTION])?.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// What a zygote of it is made of that imports these modules ahead; `None` for a language whose interpreter can't fork.
     pub fn zygote(&self, imports: &[String]) -> Option<Recipe> {
         (self.language == Language::Python).then(|| python::zygote(self, imports))
     }
 
-    /// The folders for `PATH`, its own first when it is not a standard one.
-    pub fn search_path(&self) -> String {
+    /// The folders for `PATH`: those of installed packages, its own when it is not a standard one, those.
+    pub(crate) fn search_path(&self, packages: Option<&str>) -> String {
         const STANDARD: &str = "/usr/local/bin:/usr/bin:/bin";
-        match self.path.parent().and_then(Path::to_str) {
-            Some(own) if !STANDARD.split(':').any(|folder| folder == own) => format!("{own}:{STANDARD}"),
-            _ => STANDARD.to_owned(),
-        }
+        let own = self.path.parent().and_then(Path::to_str);
+        let own = own.filter(|own| !STANDARD.split(':').any(|folder| folder == *own));
+        let packages = packages.map(|folder| format!("{folder}/bin"));
+        let folders = packages.as_deref().into_iter().chain(own).chain([STANDARD]);
+        folders.collect::<Vec<_>>().join(":")
     }
 }
 
@@ -236,6 +250,7 @@ mod tests {
     fn a_standard_interpreter_needs_no_folder_beside_usr() {
         let shell = Interpreter::find(Language::Shell, None).unwrap();
         assert!(shell.folders.is_empty(), "{:?}", shell.folders);
-        assert_eq!(shell.search_path(), "/usr/local/bin:/usr/bin:/bin");
+        assert_eq!(shell.search_path(None), "/usr/local/bin:/usr/bin:/bin");
+        assert_eq!(shell.search_path(Some("/packages")), "/packages/bin:/usr/local/bin:/usr/bin:/bin");
     }
 }

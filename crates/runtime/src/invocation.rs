@@ -1,5 +1,6 @@
 //! One call of a user's code, and how it becomes a program for a sandbox.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use sandbox::running::{Layout, Program};
 
 use crate::language::Language;
 use crate::protocol::{self, Header};
-use crate::{Interpreter, javascript, python, shell};
+use crate::{Interpreter, Packages, javascript, python, shell};
 
 /// What to do with a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +78,12 @@ impl Invocation<'_> {
             Language::Shell => shell::program(self, interpreter, layout)?,
         };
         // The user's come last and win; the last of a name counts.
-        for (name, value) in self.env_vars {
+        let packages = Packages::of(interpreter, layout).filter(|_| !interpreter.language.reads_python_path());
+        let python_path = packages.map(|packages| packages.python_path(self.env_vars));
+        let users = self.env_vars.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        for (name, value) in users.chain(python_path) {
             program.env.retain(|(known, _)| known != name);
-            program.env.push((name.clone(), value.clone()));
+            program.env.push((name.to_owned(), value));
         }
         Ok(program)
     }
@@ -121,28 +125,37 @@ impl Invocation<'_> {
     }
 
     /// The sealed request for a bootstrap that starts with it.
-    pub(crate) fn request(&self, language: Language) -> io::Result<OwnedFd> {
-        let parts = protocol::request(&self.header(language, false), self.code, self.event)?;
+    pub(crate) fn request(&self, language: Language, packages: Option<&Packages>) -> io::Result<OwnedFd> {
+        let variables = packages.map(|packages| BTreeMap::from([packages.python_path(self.env_vars)]));
+        let parts = protocol::request(&self.header(language, variables, packages), self.code, self.event)?;
         channel::sealed("request", &parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
     /// The request for one that has started.
-    pub(crate) fn request_ahead(&self, language: Language) -> io::Result<Vec<u8>> {
-        let parts = protocol::request(&self.header(language, true), self.code, self.event)?;
+    pub(crate) fn request_ahead(&self, language: Language, packages: Option<&Packages>) -> io::Result<Vec<u8>> {
+        let mut variables: BTreeMap<_, _> =
+            self.env_vars.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        variables.extend(packages.into_iter().flat_map(|packages| packages.variables(self.env_vars)));
+        let parts = protocol::request(&self.header(language, Some(variables), packages), self.code, self.event)?;
         Ok(parts.concat())
     }
 
-    fn header(&self, language: Language, has_started: bool) -> Header<'_> {
+    fn header<'a>(
+        &'a self,
+        language: Language,
+        env: Option<BTreeMap<&'a str, String>>,
+        packages: Option<&'a Packages>,
+    ) -> Header<'a> {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-        let variables = || self.env_vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         Header {
             language: language.name(),
             mode: self.mode.name(),
             execution_id: self.execution_id,
             function_name: "handler",
             deadline_ns: (now + self.timeout).as_nanos().to_string(),
-            env: has_started.then(|| variables().collect()),
+            env,
+            packages: packages.map(Packages::folder),
         }
     }
 }
@@ -177,7 +190,7 @@ impl Interpreter {
     pub(crate) fn program(&self, argv: Vec<String>, layout: &Layout, stdin: OwnedFd) -> Program {
         Program {
             argv,
-            env: self.environment(&layout.temp),
+            env: self.environment(&layout.temp, layout.packages.as_deref()),
             working_directory: String::new(),
             stdin,
             descriptors: Vec::new(),
@@ -187,10 +200,10 @@ impl Interpreter {
         }
     }
 
-    pub(crate) fn environment(&self, temp: &str) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self, temp: &str, packages: Option<&str>) -> Vec<(String, String)> {
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         vec![
-            variable("PATH", &self.search_path()),
+            variable("PATH", &self.search_path(packages)),
             variable("HOME", temp),
             variable("TMPDIR", temp),
             variable("LANG", "C.UTF-8"),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | which interpreter, and where it lies | [`interpreter`] |
 //! | code and event → [`sandbox::running::Program`] | [`invocation`], and a folder for each language |
+//! | what they know of installed packages | [`packages`] |
 //! | interpreters that started before their request came | [`warm`] |
 //! | the private channel to a language's bootstrap | [`protocol`] |
 //! | [`sandbox::outcome::Outcome`] → status, exit code, return value, error | [`verdict`] |
@@ -15,8 +16,9 @@ pub mod invocation;
 mod javascript;
 pub mod json;
 pub mod language;
+mod packages;
 pub mod protocol;
-mod python;
+pub mod python;
 mod shell;
 pub mod verdict;
 pub mod warm;
@@ -24,4 +26,5 @@ pub mod warm;
 pub use interpreter::Interpreter;
 pub use invocation::{Invocation, Mode};
 pub use language::Language;
+pub use packages::Packages;
 pub use verdict::Verdict;

@@ -14,8 +14,8 @@
 //! The **request** is the magic `SBX1` and three sections, each a length (u32, little-endian) and that many bytes:
 //!
 //! 1. the header, a JSON object: `language`, `mode` (`auto`, `handler`, `script`), `execution_id`, `function_name`, and
-//!    `deadline_ns`, the time of the forced end on CLOCK_MONOTONIC (clock_gettime(2)) as a string of digits; and `env`, the caller's
-//!    variables as an object, where the process has started without them;
+//!    `deadline_ns`, the time of the forced end on CLOCK_MONOTONIC (clock_gettime(2)) as a string of digits; `env`, variables
+//!    that the process has started without, as an object; and `packages`, the folder of installed packages, if there is one;
 //! 2. the code, UTF-8;
 //! 3. the event, JSON as the caller sent it.
 //!
@@ -64,7 +64,10 @@ pub struct Header<'a> {
     pub deadline_ns: String,
     /// The caller's variables, for a process that has started without them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<BTreeMap<&'a str, &'a str>>,
+    pub env: Option<BTreeMap<&'a str, String>>,
+    /// Where installed packages are, for a language whose interpreter looks there only when it is told to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packages: Option<&'a str>,
 }
 
 /// A request as the parts of a file, in order.

@@ -46,6 +46,15 @@ impl Isolation {
         matches!(self, Self::None)
     }
 
+    /// Where programs see packages, where that is not the folder's own path.
+    pub fn packages(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Native(_) | Self::Bubblewrap(_) => Some(crate::plan::PACKAGES),
+            _ => None,
+        }
+    }
+
     /// Version of the program that isolates, where there is one.
     pub fn version(&self) -> Option<&str> {
         match self {

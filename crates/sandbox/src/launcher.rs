@@ -44,7 +44,7 @@ pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 #[derive(Debug, Serialize, Deserialize)]
 struct Welcome;
 
-/// What to start. Beside it travel, in this order: the pipe for its stderr, the opened workspace and `etc` as far as it says
+/// What to start. Beside it travel, in this order: the pipe for its stderr, the opened workspace, `etc` and packages as far as it says
 /// so, the cgroup and the network namespace to be born in if it says so, its end of the control channel; and for a program our executable and its data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
@@ -54,7 +54,7 @@ pub struct Spawn {
     pub body: Body,
     /// Host uid and gid to become.
     pub identity: Option<(u32, u32)>,
-    /// How many of the workspace and `etc` travel with it.
+    /// How many of the workspace, `etc` and the packages travel with it.
     pub folders: usize,
     /// Whether a cgroup to be born in travels with it (version 2).
     pub cgroup: bool,
@@ -131,7 +131,7 @@ pub struct SpawnFds<'a> {
     pub control: BorrowedFd<'a>,
     /// Where its stderr goes.
     pub stderr: BorrowedFd<'a>,
-    /// The workspace and `etc`, as far as it needs them.
+    /// The workspace, `etc` and the packages, as far as it needs them.
     pub folders: &'a [BorrowedFd<'a>],
     /// The cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
@@ -151,6 +151,14 @@ impl Launcher {
         let entrances = Arc::new(cgroups.entrances()?);
         let connection = start_process(&entrances).await?;
         Ok(Self { executable: Arc::new(executable), entrances, connection: Arc::new(Mutex::new(Some(connection))) })
+    }
+
+    /// One more, which starts when it is first needed. A launcher that has made sandboxes with a network of their own is not in the
+    /// host's any more, and where the service is root in a user namespace alone, nothing could bring it back (setns(2)).
+    #[must_use]
+    pub fn another(&self) -> Self {
+        let (executable, entrances) = (Arc::clone(&self.executable), Arc::clone(&self.entrances));
+        Self { executable, entrances, connection: Arc::default() }
     }
 
     /// Forks and executes; returns the new process's pidfd. That it could not become what was asked for is
@@ -322,6 +330,11 @@ impl Network {
         Ok(())
     }
 
+    /// Makes sure that this process is where the service is: it has given a network to no child.
+    fn is_the_hosts(&self) -> io::Result<()> {
+        if self.wanted { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+    }
+
     /// For a child that is to be in this one.
     fn hand_on(&mut self) -> io::Result<()> {
         self.refresh()?;
@@ -376,9 +389,10 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
             }
         }),
         Body::Init { plan, hide_processes, takes_forks } => {
-            let [workspace, etc] = folders else { return Err(malformed()) };
+            let [workspace, etc, packages @ ..] = folders else { return Err(malformed()) };
             let borrowed = match (spawn.identity, lent.first()) {
                 (None, _) => Ok(None),
+                _ if plan.host_network => network.is_the_hosts().map(|()| None),
                 (Some(_), Some(lent)) => network.borrow(lent),
                 (Some(_), None) => network.hand_on().map(|()| None),
             };
@@ -392,6 +406,7 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
                 takes_forks: *takes_forks,
                 workspace,
                 etc,
+                packages: packages.first(),
                 stderr,
                 control,
             };
@@ -498,7 +513,8 @@ fn become_zygote(
             sys::unshare(apart).map_err(fail(NAMESPACES_STEP))?;
             rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
             let (workspace, etc) = (etc.as_fd(), etc.as_fd());
-            let material = Material { workspace, etc, owner: None, hide_processes: false, keep_proc: false };
+            let material =
+                Material { workspace, etc, packages: None, owner: None, hide_processes: false, keep_proc: false };
             crate::native::mounts::build(mounts, &material)?;
             keep_capabilities(uid, gid).map_err(fail("identity"))?;
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::init::Access;
-use crate::policy::Policy;
+use crate::policy::{Network, Policy};
 use crate::running::Layout;
 
 /// User and group id of the program as it sees itself.
@@ -17,6 +17,8 @@ pub const INNER_ID: u32 = 1000;
 pub const WORKSPACE: &str = "/workspace";
 /// The folder for files of ours inside.
 pub const FILES: &str = "/run";
+/// Installed packages inside.
+pub const PACKAGES: &str = "/packages";
 /// What the host is called inside.
 pub const HOSTNAME: &str = "sandbox";
 
@@ -65,6 +67,8 @@ pub enum Source {
     Workspace,
     /// The opened folder that stands for `/etc`.
     Etc,
+    /// The opened folder of installed packages.
+    Packages,
 }
 
 /// One step of building the tree that a program sees. In order: later ones go over earlier ones.
@@ -177,16 +181,19 @@ pub struct SandboxPlan {
     pub access: Access,
     /// Folders in it whose content counts as memory.
     pub memory_folders: Vec<String>,
+    /// Whether the program is in the host's own network.
+    pub host_network: bool,
 }
 
 /// Where things are in every sandbox with a tree of its own.
-pub fn layout() -> Layout {
-    Layout { workspace: WORKSPACE.into(), files: FILES.into(), temp: "/tmp".into() }
+pub fn layout(policy: &Policy) -> Layout {
+    let packages = policy.packages.is_some().then(|| PACKAGES.to_owned());
+    Layout { workspace: WORKSPACE.into(), files: FILES.into(), temp: "/tmp".into(), packages }
 }
 
 /// Which folder that every sandbox has of its own lies over this path of the host, so that nothing of it can be shown.
 pub fn covered_by(path: &Path) -> Option<&'static str> {
-    ["/dev", "/etc", "/proc", FILES, "/tmp", WORKSPACE].into_iter().find(|own| path.starts_with(own))
+    ["/dev", "/etc", PACKAGES, "/proc", FILES, "/tmp", WORKSPACE].into_iter().find(|own| path.starts_with(own))
 }
 
 /// Most files that a memory file system of this size holds.
@@ -203,6 +210,8 @@ impl SandboxPlan {
     /// Of a policy, with the files of this host.
     pub fn new(policy: &Policy, host: &HostFiles) -> Self {
         let mut mounts = system(&policy.read_only, host);
+        let has_packages = policy.packages.is_some();
+        mounts.extend(has_packages.then(|| Mount::Bind { source: Source::Packages, path: PACKAGES.into() }));
         mounts.extend(proc(host));
         mounts.extend(devices(policy.limits.memory_bytes));
         mounts.extend([
@@ -211,7 +220,9 @@ impl SandboxPlan {
             Mount::BindWritable { source: Source::Workspace, path: WORKSPACE.into() },
         ]);
         let memory_folders = MEMORY_FOLDERS.map(str::to_owned).to_vec();
-        Self { mounts, access: access(&policy.read_only, host), memory_folders }
+        let mut access = access(&policy.read_only, host);
+        access.executable.extend(has_packages.then(|| PACKAGES.to_owned()));
+        Self { mounts, access, memory_folders, host_network: policy.network == Network::Host }
     }
 }
 
@@ -286,11 +297,30 @@ pub(crate) mod tests {
 
     /// A plan for the tests of the adapters.
     pub(crate) fn plan(read_only: &[&str]) -> SandboxPlan {
-        let policy = Policy {
+        SandboxPlan::new(&policy(read_only), &host())
+    }
+
+    /// That of a sandbox with packages and the host's network.
+    pub(crate) fn plan_with_packages() -> SandboxPlan {
+        let packages = Some(Arc::new(std::fs::File::open("/").unwrap().into()));
+        SandboxPlan::new(&Policy { packages, network: Network::Host, ..policy(&[]) }, &host())
+    }
+
+    fn host() -> HostFiles {
+        HostFiles {
+            roots: vec![("/bin".into(), Some("usr/bin".into())), ("/lib64".into(), None)],
+            proc_masks: vec![("/proc/acpi".into(), true), ("/proc/keys".into(), false)],
+        }
+    }
+
+    fn policy(read_only: &[&str]) -> Policy {
+        Policy {
             name: "one".into(),
             identity: Some(Identity { uid: 7, gid: 7 }),
             workspace: Arc::new(std::fs::File::open("/").unwrap().into()),
             read_only: read_only.iter().map(PathBuf::from).collect(),
+            packages: None,
+            network: Network::None,
             files_bytes: 1_048_576,
             takes_forks: false,
             walls: None,
@@ -302,12 +332,17 @@ pub(crate) mod tests {
                 file_size_bytes: 100,
                 output_bytes: 100,
             },
-        };
-        let host = HostFiles {
-            roots: vec![("/bin".into(), Some("usr/bin".into())), ("/lib64".into(), None)],
-            proc_masks: vec![("/proc/acpi".into(), true), ("/proc/keys".into(), false)],
-        };
-        SandboxPlan::new(&policy, &host)
+        }
+    }
+
+    #[test]
+    fn packages_are_one_more_folder_to_read_and_execute_from() {
+        let (without, with) = (plan(&[]), plan_with_packages());
+        let added: Vec<&Mount> = with.mounts.iter().filter(|mount| !without.mounts.contains(mount)).collect();
+        assert_eq!(added, [&Mount::Bind { source: Source::Packages, path: PACKAGES.into() }]);
+        assert_eq!(with.access.executable.last().map(String::as_str), Some(PACKAGES));
+        assert_eq!(with.access.writable, without.access.writable);
+        assert_eq!((without.host_network, with.host_network), (false, true));
     }
 
     #[test]
@@ -333,12 +368,12 @@ pub(crate) mod tests {
     fn every_folder_of_a_sandboxs_own_covers_the_hosts() {
         let own = |mount: &Mount| match mount {
             Mount::Memory { path, .. } | Mount::BindWritable { path, .. } => Some(path.clone()),
-            Mount::Bind { source: Source::Etc, path } => Some(path.clone()),
+            Mount::Bind { source: Source::Etc | Source::Packages, path } => Some(path.clone()),
             Mount::Proc => Some("/proc".to_owned()),
             _ => None,
         };
-        let own: Vec<String> = plan(&[]).mounts.iter().filter_map(own).collect();
-        assert!(own.len() >= 6 && own.iter().all(|path| covered_by(&Path::new(path).join("x")).is_some()), "{own:?}");
+        let own: Vec<String> = plan_with_packages().mounts.iter().filter_map(own).collect();
+        assert!(own.len() >= 7 && own.iter().all(|path| covered_by(&Path::new(path).join("x")).is_some()), "{own:?}");
         for shown in ["/usr/lib", "/opt/python", "/home/me/python", "/tmpfs"] {
             assert_eq!(covered_by(Path::new(shown)), None, "{shown}");
         }

@@ -43,6 +43,16 @@ pub struct Identity {
     pub gid: u32,
 }
 
+/// What a program reaches beside itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// A loopback of its own, and nobody else on it.
+    #[default]
+    None,
+    /// All that the host reaches, the host's own loopback included. For programs of ours that fetch something, never for a user's.
+    Host,
+}
+
 /// A folder of the host that the program sees read-only under the same path.
 pub type ReadOnlyFolder = PathBuf;
 
@@ -58,6 +68,11 @@ pub struct Policy {
     pub workspace: Arc<OwnedFd>,
     /// Folders beside `/usr` that hold interpreters.
     pub read_only: Vec<ReadOnlyFolder>,
+    /// An opened folder of installed packages, which the program sees read-only at [`Layout::packages`](crate::program::Layout). Bound
+    /// by descriptor as the workspace is.
+    pub packages: Option<Arc<OwnedFd>>,
+    /// What it reaches.
+    pub network: Network,
     /// Room for files of ours beside the workspace, bytes: code, event, bootstrap.
     pub files_bytes: u64,
     /// Whether a zygote is to be able to fork into it, where the adapter has that.

@@ -16,7 +16,7 @@ use crate::init::Report;
 use crate::launcher::{self, Body, Launcher, Spawn, SpawnFds};
 use crate::limits::{Cgroup, Cgroups};
 use crate::plan::SandboxPlan;
-use crate::policy::{Limits, Policy};
+use crate::policy::{Limits, Network, Policy};
 use crate::running::{Layout, Prepared, ProcessTree};
 use crate::zygote::Namespaces;
 
@@ -34,15 +34,17 @@ pub struct Ground {
     instance: Arc<Instance>,
 }
 
-/// The launcher, which is in the instance's own group, and that group, which goes with the last that could make one in it.
+/// The launchers, which are in the instance's own group, and that group, which goes with the last that could make one in it.
 struct Instance {
     launcher: Option<Launcher>,
+    /// The one for sandboxes that are in the host's network.
+    online: Option<Launcher>,
     cgroups: Cgroups,
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        drop(self.launcher.take());
+        drop((self.launcher.take(), self.online.take()));
         self.cgroups.clone().close();
     }
 }
@@ -53,15 +55,20 @@ impl Ground {
     /// # Errors
     /// As of [`Launcher::start`].
     pub async fn new(cgroups: Cgroups) -> io::Result<Self> {
-        let launcher = Some(Launcher::start(&cgroups).await?);
-        let instance = Arc::new(Instance { launcher, cgroups: cgroups.clone() });
+        let launcher = Launcher::start(&cgroups).await?;
+        let online = Some(launcher.another());
+        let instance = Arc::new(Instance { launcher: Some(launcher), online, cgroups: cgroups.clone() });
         Ok(Self { cgroups: Arc::new(cgroups), instance })
     }
 
     /// Forks for us.
-    pub(crate) fn launcher(&self) -> Result<&Launcher, SandboxError> {
+    pub(crate) fn launcher(&self, network: Network) -> Result<&Launcher, SandboxError> {
         let gone = || SandboxError::new(Stage::Launch, "the launcher is gone");
-        self.instance.launcher.as_ref().ok_or_else(gone)
+        let launcher = match network {
+            Network::None => &self.instance.launcher,
+            Network::Host => &self.instance.online,
+        };
+        launcher.as_ref().ok_or_else(gone)
     }
 }
 
@@ -89,7 +96,11 @@ pub(crate) async fn prepare(
     let (diagnostics, stderr) = Capture::start(4096, None).map_err(setup)?;
     let cgroup = Birth::of(ground, policy, &construction.body)?;
     let folders: Vec<BorrowedFd<'_>> =
-        [Some(policy.workspace.as_fd()), construction.etc.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+        [Some(&*policy.workspace), construction.etc.as_ref(), policy.packages.as_deref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
     let folders = match &construction.body {
         Body::Program { bind, .. } => &folders[..bind.len().min(folders.len())],
         Body::Init { .. } | Body::Zygote { .. } => &folders,
@@ -112,7 +123,7 @@ pub(crate) async fn prepare(
         network,
         data: &construction.data,
     };
-    let builder = ground.launcher()?.spawn(&spawn, fds).await?;
+    let builder = ground.launcher(policy.network)?.spawn(&spawn, fds).await?;
     drop((theirs, stderr, construction.data));
     // Killed with everything below it if anything from here on fails.
     let builder = KillOnDrop(Some(builder));

@@ -31,4 +31,6 @@ pub struct Layout {
     pub files: String,
     /// The folder for the program's own temporary files.
     pub temp: String,
+    /// The folder of installed packages, where there is one.
+    pub packages: Option<String>,
 }

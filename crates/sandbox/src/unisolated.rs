@@ -26,6 +26,7 @@ impl Unisolated {
             workspace: prepare::path_of(&policy.workspace)?,
             files: folders.path().to_string_lossy().into_owned(),
             temp: "/tmp".into(),
+            packages: policy.packages.as_deref().map(prepare::path_of).transpose()?,
         };
         let argv = vec![format!("/proc/self/fd/{EXECUTABLE_FD}"), INIT_ARGUMENT.into()];
         let construction = Construction {

@@ -22,6 +22,7 @@ use crate::config::{Config, Isolation as Wanted};
 use crate::executions::Executions;
 use crate::http;
 use crate::interpreters;
+use crate::packages::Packages;
 use crate::pipeline::{Choice, Executor};
 use crate::report::{ExitReason, Reports};
 use crate::state::State;
@@ -115,6 +116,7 @@ pub async fn build(config: &Config, instance: &str, ahead: &warm::Settings) -> R
         ground: ground.clone(),
         interpreters: found_here.clone(),
         workspaces: Arc::clone(&workspaces),
+        packages: Packages::none(),
         warm: Warm::new(ahead.clone()),
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,
         stop: CancellationToken::new(),
@@ -222,7 +224,11 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let store = Store::open(&config.state_path, keeping)?;
     let mut ahead = ahead(&config);
     fit_to_descriptors(&mut config, &mut ahead);
-    let executor = Arc::new(build(&config, &state.instance, &ahead).await?);
+    let mut executor = build(&config, &state.instance, &ahead).await?;
+    executor.packages = Packages::open(&config, &executor).with_context(|| {
+        format!("STATE_PATH = {}: the installed packages can't be read", config.state_path.display())
+    })?;
+    let executor = Arc::new(executor);
     if !config.listens_on_loopback() && config.api_token.is_none() {
         tracing::warn!(
             "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"

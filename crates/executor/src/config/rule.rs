@@ -11,6 +11,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::Secret;
+use super::pip::IndexUrl;
 use super::setting::Count;
 
 type Parse<T> = Box<dyn Fn(&str) -> Option<T>>;
@@ -166,6 +167,12 @@ pub fn base_url() -> Rule<String> {
     })
 }
 
+/// Package indexes, separated by commas.
+pub fn indexes() -> Rule<Vec<IndexUrl>> {
+    let allowed = "http://, https:// and file:// addresses without query and fragment, several separated by commas";
+    Rule::new(allowed, |text| list(text, IndexUrl::parse))
+}
+
 /// A host in the one form that is compared: lower case, without a final dot, IPv6 in brackets. `None` if it isn't one.
 pub fn host_name(text: &str) -> Option<String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -192,6 +199,6 @@ fn origin(text: &str) -> Option<String> {
     Some(format!("{}://{host}{port}", url.scheme()))
 }
 
-fn list(text: &str, item: fn(&str) -> Option<String>) -> Option<Vec<String>> {
+fn list<T>(text: &str, item: fn(&str) -> Option<T>) -> Option<Vec<T>> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(item).collect()
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, ExecuteMode, Isolation};
+use super::{Config, ExecuteMode, IndexUrl, Isolation};
 use crate::telemetry::log::{Format, Level};
 
 /// How a value is written in the file, and what its flag looks like.
@@ -169,6 +169,13 @@ impl Value for Vec<String> {
     const SHAPE: Shape = Shape::List;
     fn show(&self) -> String {
         self.join(",")
+    }
+}
+
+impl Value for Vec<IndexUrl> {
+    const SHAPE: Shape = Shape::List;
+    fn show(&self) -> String {
+        self.iter().map(IndexUrl::to_string).collect::<Vec<_>>().join(",")
     }
 }
 

@@ -15,7 +15,11 @@ impl Config {
     /// The configuration of an environment with nothing but these variables; the folders, unless they are among
     /// them, are made-up ones.
     pub(crate) fn of(environment: &[(&str, &str)]) -> Self {
-        let mut all = vec![("STATE_PATH", "/nowhere/state"), ("WORKSPACE_PATH", "/nowhere/workspaces")];
+        let mut all = vec![
+            ("STATE_PATH", "/nowhere/state"),
+            ("WORKSPACE_PATH", "/nowhere/workspaces"),
+            ("PIP_CONFIG_FILE", "/dev/null"),
+        ];
         all.extend(environment);
         load(&[], &all).unwrap()
     }
@@ -461,6 +465,10 @@ fn the_defaults_are_those_of_the_documentation() {
     PYTHON_PATH=
     NODE_PATH_BIN=
     SHELL_PATH=
+    ALLOWED_INDEX_URLS=https://pypi.org/simple
+    ALLOW_SOURCE_BUILDS=false
+    MAX_INSTALL_TIME=600
+    MAX_PACKAGES_MB=8192
     WARM_PYTHON=auto
     WARM_NODE=auto
     WARM_PYTHON_IMPORTS=asyncio,base64,collections,contextlib,copy,csv,dataclasses,datetime,decimal,enum,functools,hashlib,inspect,io,itertools,json,linecache,math,pathlib,random,re,shutil,statistics,string,subprocess,tempfile,textwrap,threading,time,traceback,typing,urllib.parse,uuid

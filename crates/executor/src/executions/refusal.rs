@@ -45,9 +45,12 @@ pub(super) fn problem_of(failed: &Failed) -> Problem {
         Failed::Sandbox(error) if matches!(error.stage, Stage::Launch | Stage::Namespaces | Stage::Limits) => {
             Problem::IsolationUnavailable("the sandbox could not be set up".into())
         }
-        Failed::Workspace(_) | Failed::Unready(_) | Failed::Sandbox(_) | Failed::Midway(_) | Failed::Record(_) => {
-            Problem::Internal
-        }
+        Failed::Workspace(_)
+        | Failed::Unready(_)
+        | Failed::Packages(_)
+        | Failed::Sandbox(_)
+        | Failed::Midway(_)
+        | Failed::Record(_) => Problem::Internal,
     }
 }
 

@@ -78,6 +78,7 @@ pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
         "max_concurrent_executions": config.max_concurrent_executions,
         "runtimes": runtimes,
         "control_plane": control_plane,
+        "packages": packages(executor),
         "limits": {
             "memory_mb": config.max_memory_mb,
             "cpu_cores": config.max_cpu_cores,
@@ -93,6 +94,13 @@ pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
             "not_enforced_because": executor.ground.cgroups.unavailable(),
         },
     }))
+}
+
+/// What is installed for sessions, and where it may come from.
+fn packages(executor: &Executor) -> Value {
+    let (layers, bytes, sessions) = executor.packages.count();
+    let indexes: Vec<String> = executor.packages.indexes().iter().map(ToString::to_string).collect();
+    json!({"indexes": indexes, "layers": layers, "size_mb": bytes.div_ceil(1024 * 1024), "sessions": sessions})
 }
 
 /// As whom programs run, why they are kept apart in this way, and what is enforced. For anybody: `/health` asks for no token.

@@ -87,7 +87,7 @@ async fn parse(service: &Arc<Service>, body: Bytes) -> Result<(ExecuteRequest, B
 }
 
 /// Reads a body within bounds of size and time; what it takes of the memory for bodies is held until dropped.
-async fn read_body(service: &Service, request: Request) -> Result<(BytesMut, Held), Problem> {
+pub(super) async fn read_body(service: &Service, request: Request) -> Result<(BytesMut, Held), Problem> {
     let most = service.config.max_body_bytes;
     let headers = request.headers();
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {

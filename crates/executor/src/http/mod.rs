@@ -9,6 +9,7 @@ pub mod problem;
 mod range;
 mod routes;
 pub mod server;
+mod session_config;
 mod sessions;
 
 pub use routes::{Service, router};

@@ -53,6 +53,10 @@ pub enum Problem {
     InsufficientStorage,
     /// There is no room on the disk for results.
     NoRoomForState,
+    /// Packages could not be installed; what pip said last.
+    DependencyInstall(String),
+    /// There is no room for packages.
+    NoRoomForPackages,
     /// The execution's id is another request's, or what is asked for is over.
     Conflict(&'static str, &'static str),
     /// Our fault; the log knows more.
@@ -175,6 +179,19 @@ impl Problem {
                 "There is no room left for results",
                 "Make room on the disk that holds STATE_PATH, or move it to a larger disk; it is noticed by itself",
             ),
+            Self::DependencyInstall(_) => Row(
+                S::UNPROCESSABLE_ENTITY,
+                "DependencyInstallError",
+                "The packages could not be installed; the session has those that it had before",
+                "Correct what error_detail names: a package or a version that the index has not, versions that exclude one another, \
+                 or an index that does not answer",
+            ),
+            Self::NoRoomForPackages => Row(
+                S::INSUFFICIENT_STORAGE,
+                "InsufficientStorage",
+                "There is no room left for packages",
+                "Remove sessions whose packages nobody needs, raise MAX_PACKAGES_MB, or make room on the disk that holds STATE_PATH",
+            ),
             Self::Conflict(description, solution) => Row(S::CONFLICT, "Conflict", description, solution),
             Self::Internal => Row(
                 S::INTERNAL_SERVER_ERROR,
@@ -207,6 +224,7 @@ impl Problem {
             Self::Validation(violations) => json!(violations),
             Self::PayloadTooLarge(most) => json!(format!("at most {most} bytes are allowed")),
             Self::FilesConflict(what) => json!(what),
+            Self::DependencyInstall(lines) => json!(lines),
             Self::RangeNotSatisfiable(size) => json!(format!("the file has {size} bytes")),
             Self::QuotaExceeded(most) => json!(format!("at most {most} MB are allowed (MAX_DISK_MB)")),
             Self::IsolationUnavailable(reason) => json!(reason),

@@ -66,6 +66,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/executions/{id}", get(executions::one).delete(executions::cancel))
         .merge(super::sessions::router())
         .merge(super::files::router())
+        .merge(super::session_config::router())
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(from_fn_with_state(Arc::clone(&service), gate))

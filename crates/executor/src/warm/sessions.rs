@@ -13,6 +13,7 @@ use sandbox::zygote::Walls;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Stand;
+use crate::packages::Layer;
 use crate::workspace::Workspace;
 
 /// How long something is kept for a session that does not come back.
@@ -132,8 +133,13 @@ pub struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// The stand that was made for it, or is being made, if it is of this kind and still that of this workspace.
-    pub async fn stand(&mut self, language: Language, workspace: &Workspace) -> Option<Stand> {
+    /// The stand that was made for it, or is being made, if it is of this kind and still that of this workspace and these packages.
+    pub async fn stand(
+        &mut self,
+        language: Language,
+        workspace: &Workspace,
+        packages: Option<&Arc<Layer>>,
+    ) -> Option<Stand> {
         let (made_for, stand) = match (self.stand.take(), self.promise.take()) {
             (Some(made), _) => made,
             (None, Some(promise)) => promise.await.ok()?,
@@ -142,7 +148,8 @@ impl Visit<'_> {
         let same = made_for == language
             && stand.body.is_waiting()
             && is_same(&stand.workspace.folder, &workspace.folder)
-            && stand.workspace.identity == workspace.identity;
+            && stand.workspace.identity == workspace.identity
+            && stand.packages.as_ref().map(|layer| &layer.key) == packages.map(|layer| &layer.key);
         same.then_some(stand)
     }
 

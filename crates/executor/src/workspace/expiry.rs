@@ -198,6 +198,7 @@ impl Executor {
         // What stands ready for it holds its folder.
         self.warm.sessions.forget(session_id);
         let Some((name, owner)) = self.workspaces.unname(session_id)? else { return Ok(Ended::None) };
+        self.packages.forget(session_id);
         drop(closing);
         let workspaces = Arc::clone(&self.workspaces);
         let clearing = tokio::task::spawn_blocking(move || workspaces.clear(&name, owner));

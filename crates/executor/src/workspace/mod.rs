@@ -14,13 +14,13 @@ pub mod inline;
 pub mod listing;
 pub mod path;
 pub mod quota;
-mod remove;
+pub mod remove;
 pub mod sessions;
 pub mod staged;
 pub mod tenancy;
 mod uids;
 pub mod usage;
-mod walk;
+pub mod walk;
 mod watch;
 
 use std::ffi::CString;

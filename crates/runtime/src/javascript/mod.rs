@@ -14,7 +14,7 @@ const FILE: &str = "bootstrap.cjs";
 
 pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
     let mut program = invocation.base(argv(interpreter, layout, invocation.memory_bytes), interpreter, layout)?;
-    program.descriptors.push(invocation.request(Language::Javascript)?);
+    program.descriptors.push(invocation.request(Language::Javascript, None)?);
     finished(program, interpreter)
 }
 

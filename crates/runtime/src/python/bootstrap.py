@@ -415,6 +415,16 @@ def give_way():
                 del sys.modules[module]
 
 
+def complete(header):
+    """Puts in force what the process has started without: variables, and installed packages behind the caller's own folders."""
+    given = os.environ.get("PYTHONPATH")
+    if variables := header.get("env"):
+        os.environ.update(variables)
+    if packages := header.get("packages"):
+        own = len({os.path.abspath(folder) for folder in given.split(os.pathsep)}) if given else 0
+        sys.path.insert(1 + own, packages)
+
+
 def wait_for_request():
     """Stands at the gate of a process that was started ahead; gives the channel and the request."""
     channel = Channel()
@@ -422,8 +432,7 @@ def wait_for_request():
     request = read_request()
     if request is None:
         os._exit(0)
-    if variables := request[0].get("env"):
-        os.environ.update(variables)
+    complete(request[0])
     give_way()
     return channel, request
 
@@ -438,6 +447,7 @@ def main():
     else:
         channel = Channel()
         header, code, event_text = read_request()
+        complete(header)
     leave(code, run(channel, header, code, event_text))
 
 

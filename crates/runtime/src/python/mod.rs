@@ -3,6 +3,8 @@
 //! Compiling the bootstrap takes longer than running it, so the interpreter that will run it compiles it once, at the start
 //! of the service, to what a `.pyc` file holds (PEP 3147, PEP 552).
 
+pub mod install;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -13,7 +15,7 @@ use sandbox::running::{Layout, Program};
 use sandbox::zygote::Recipe;
 
 use crate::interpreter::ask_bytes;
-use crate::{Interpreter, Invocation, Language};
+use crate::{Interpreter, Invocation, Language, Packages};
 
 const BOOTSTRAP: &str = include_str!("bootstrap.py");
 const ZYGOTE: &str = include_str!("zygote.py");
@@ -35,7 +37,8 @@ pub(crate) fn compile_bootstrap(interpreter: &Path) -> io::Result<Vec<u8>> {
 
 pub(crate) fn program(invocation: &Invocation<'_>, interpreter: &Interpreter, layout: &Layout) -> io::Result<Program> {
     let mut program = invocation.base(argv(interpreter, layout), interpreter, layout)?;
-    program.descriptors.push(invocation.request(Language::Python)?);
+    let packages = Packages::of(interpreter, layout);
+    program.descriptors.push(invocation.request(Language::Python, packages.as_ref())?);
     program.files.push(bootstrap(interpreter)?);
     Ok(program)
 }
@@ -62,7 +65,7 @@ pub(crate) fn zygote(interpreter: &Interpreter, imports: &[String]) -> Recipe {
     Recipe {
         // Without the packages of a user whose home is the host's /tmp, where anybody could have laid some.
         argv: [&interpreter.path.to_string_lossy(), "-u", "-s", "-c", LOADER].map(str::to_owned).to_vec(),
-        env: interpreter.environment("/tmp"),
+        env: interpreter.environment("/tmp", None),
         source: [BOOTSTRAP, ZYGOTE].concat(),
         arguments: imports.to_vec(),
         read_only: interpreter.folders.clone(),

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe::Sender;
 use tokio::sync::mpsc;
 
 use crate::protocol;
-use crate::{Interpreter, Invocation, Language};
+use crate::{Interpreter, Invocation, Language, Packages};
 
 /// How long a program that is started ahead may take to come to its gate.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
@@ -66,8 +66,8 @@ impl Invocation<'_> {
     ///
     /// # Errors
     /// A part is longer than 4 GiB.
-    pub fn input(&self, language: Language) -> io::Result<Input> {
-        Ok(Input { request: self.request_ahead(language)?, stdin: self.stdin.as_bytes().to_vec() })
+    pub fn input(&self, language: Language, packages: Option<&Packages>) -> io::Result<Input> {
+        Ok(Input { request: self.request_ahead(language, packages)?, stdin: self.stdin.as_bytes().to_vec() })
     }
 }
 
@@ -75,6 +75,7 @@ impl Invocation<'_> {
 pub struct Waiting {
     started: Started,
     gate: Gate,
+    packages: Option<Packages>,
 }
 
 impl Waiting {
@@ -91,6 +92,7 @@ impl Waiting {
         imports: &[String],
     ) -> Result<Self, SandboxError> {
         let failed = |error| SandboxError::io(Stage::Program, "pipes for a program", error);
+        let packages = Packages::of(interpreter, prepared.layout());
         let (gate, request, stdin) = Gate::new().map_err(failed)?;
         let started = match zygote.filter(|_| prepared.takes_forks()) {
             Some(zygote) => prepared.start_from(zygote, stdin, vec![request], protocol::RESULT_BYTES).await?,
@@ -100,7 +102,7 @@ impl Waiting {
                 prepared.start(program).await?
             }
         };
-        Ok(Self { started, gate })
+        Ok(Self { started, gate, packages })
     }
 
     /// Until it stands at its gate.
@@ -112,6 +114,11 @@ impl Waiting {
             Ok(arrived) => arrived,
             Err(_) => Err(SandboxError::new(Stage::Program, "a program that was started ahead did not arrive in time")),
         }
+    }
+
+    /// What there is installed in its sandbox.
+    pub fn packages(&self) -> Option<&Packages> {
+        self.packages.as_ref()
     }
 
     /// Whether it still waits, as far as can be told.
@@ -130,7 +137,7 @@ impl Waiting {
         live: Option<mpsc::Sender<Chunk>>,
         cancelled: impl Future<Output = ()>,
     ) -> Result<(Outcome, Remains), SandboxError> {
-        let Self { mut started, gate } = self;
+        let Self { mut started, gate, .. } = self;
         started.begin(limits)?;
         gate.open(input);
         started.finish(live, cancelled).await

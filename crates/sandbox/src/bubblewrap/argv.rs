@@ -13,21 +13,26 @@ pub fn command(bwrap: &Path) -> Vec<String> {
     [&bwrap, "--args", &DATA_FD.to_string(), "--", &executable, INIT_ARGUMENT].map(str::to_owned).to_vec()
 }
 
-/// The arguments proper. `workspace` and `etc` are the paths under which bubblewrap finds these folders.
-pub fn arguments(plan: &SandboxPlan, workspace: &str, etc: &str) -> Vec<String> {
+/// The arguments proper. `found` are the paths under which bubblewrap finds the workspace, the folder for `/etc` and the packages.
+pub fn arguments(plan: &SandboxPlan, found: &[String]) -> Vec<String> {
     let mut argv = Vec::new();
     let mut push = |words: &[&str]| argv.extend(words.iter().map(|word| (*word).to_owned()));
     let id = INNER_ID.to_string();
 
     // Every namespace there is; a user namespace without fail, and none below it.
     push(&["--unshare-all", "--unshare-user", "--disable-userns", "--uid", &id, "--gid", &id, "--hostname", HOSTNAME]);
+    if plan.host_network {
+        push(&["--share-net"]);
+    }
     // Our init is pid 1, in a session of its own, without capabilities or environment, and dies with its parent.
     push(&["--as-pid-1", "--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"]);
 
+    let found = |number: usize| found.get(number).cloned().unwrap_or_default();
     let path_of = |source: &Source| match source {
         Source::Path(path) => path.clone(),
-        Source::Workspace => workspace.to_owned(),
-        Source::Etc => etc.to_owned(),
+        Source::Workspace => found(0),
+        Source::Etc => found(1),
+        Source::Packages => found(2),
     };
     for mount in &plan.mounts {
         match mount {
@@ -67,7 +72,19 @@ mod tests {
 
     #[test]
     fn a_sandbox_is_made_of_this() {
-        insta::assert_snapshot!(lines(&arguments(&crate::plan::tests::plan(&["/opt/python"]), "/mnt", "/media")));
+        insta::assert_snapshot!(lines(&arguments(&crate::plan::tests::plan(&["/opt/python"]), &found())));
+    }
+
+    #[test]
+    fn packages_and_the_hosts_network_are_an_option_each() {
+        let without = lines(&arguments(&crate::plan::tests::plan(&[]), &found()));
+        let with = lines(&arguments(&crate::plan::tests::plan_with_packages(), &found()));
+        let added: Vec<&str> = with.lines().filter(|line| !without.lines().any(|each| each == *line)).collect();
+        assert_eq!(added, ["--share-net", "--ro-bind /srv /packages"]);
+    }
+
+    fn found() -> [String; 3] {
+        ["/mnt", "/media", "/srv"].map(str::to_owned)
     }
 
     #[test]

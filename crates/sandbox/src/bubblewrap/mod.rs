@@ -6,16 +6,14 @@
 
 mod argv;
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-
-use tempfile::TempDir;
 
 use crate::channel;
 use crate::error::{SandboxError, Stage};
-use crate::etc;
+use crate::etc::Etc;
 use crate::launcher::Body;
 use crate::plan::{self, HostFiles, SandboxPlan};
 use crate::policy::Policy;
@@ -26,8 +24,8 @@ use crate::running::Prepared;
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
 /// The first version with `--disable-userns`.
 const OLDEST: (u32, u32, u32) = (0, 8, 0);
-/// Folders of every Linux that a sandbox shows nothing of: the first two that are there are where the workspace and the
-/// sandbox's `/etc` are bound for bubblewrap to find (in a mount namespace of its own).
+/// Folders of every Linux that a sandbox shows nothing of: the first three that are there are where the workspace, the
+/// sandbox's `/etc` and packages are bound for bubblewrap to find (in a mount namespace of its own).
 const STAGING: &[&str] = &["/mnt", "/media", "/srv", "/opt", "/var"];
 
 /// An installed bubblewrap that is recent enough.
@@ -36,8 +34,8 @@ pub struct Bubblewrap {
     path: PathBuf,
     version: String,
     host: HostFiles,
-    staging: [PathBuf; 2],
-    etc: Arc<TempDir>,
+    staging: [PathBuf; 3],
+    etc: Etc,
 }
 
 impl Bubblewrap {
@@ -85,14 +83,11 @@ impl Bubblewrap {
         let (path, version) = Self::installed()?;
         let unusable = |detail: String| SandboxError::new(Stage::Namespaces, detail);
         let mut staging = STAGING.iter().map(PathBuf::from).filter(|folder| folder.is_dir());
-        let (Some(first), Some(second)) = (staging.next(), staging.next()) else {
-            return Err(unusable(format!("two of the folders {} are needed, empty or not", STAGING.join(", "))));
+        let (Some(first), Some(second), Some(third)) = (staging.next(), staging.next(), staging.next()) else {
+            return Err(unusable(format!("three of the folders {} are needed, empty or not", STAGING.join(", "))));
         };
-        let etc = etc::prepare(place, prefix).map_err(|error| {
-            SandboxError::io(Stage::Namespaces, format_args!("files in {}", place.display()), error)
-        })?;
-        let staging = [first, second];
-        Ok(Self { path, version, host: HostFiles::look(), staging, etc: Arc::new(etc) })
+        let staging = [first, second, third];
+        Ok(Self { path, version, host: HostFiles::look(), staging, etc: Etc::new(place, prefix)? })
     }
 
     /// For example `0.8.0`.
@@ -110,27 +105,28 @@ impl Bubblewrap {
         policy.refuse_root()?;
         // Where the service has no identity to change it also has no privilege to bind, and no folder that bubblewrap could not reach.
         let staged = policy.identity.is_some();
-        let etc = std::fs::File::open(self.etc.path()).map_err(failed)?.into();
-        let (workspace_path, etc_path) = match &self.staging {
-            [workspace, etc] if staged => (workspace.to_string_lossy().into(), etc.to_string_lossy().into()),
-            _ => (prepare::path_of(&policy.workspace)?, prepare::path_of(&etc)?),
+        let (etc, folders) = self.etc.open(policy.network)?;
+        let opened = [Some(&*policy.workspace), Some(&etc), policy.packages.as_deref()];
+        let opened: Vec<&OwnedFd> = opened.into_iter().flatten().collect();
+        let bind = if staged { self.staging[..opened.len()].to_vec() } else { Vec::new() };
+        let found = if staged {
+            bind.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+        } else {
+            opened.into_iter().map(prepare::path_of).collect::<Result<Vec<_>, _>>()?
         };
         let plan = SandboxPlan::new(policy, &self.host);
         let mut arguments = Vec::new();
-        for argument in argv::arguments(&plan, &workspace_path, &etc_path) {
+        for argument in argv::arguments(&plan, &found) {
             arguments.extend_from_slice(argument.as_bytes());
             arguments.push(0);
         }
         let construction = Construction {
-            body: Body::Program {
-                argv: argv::command(&self.path),
-                bind: if staged { self.staging.to_vec() } else { Vec::new() },
-            },
+            body: Body::Program { argv: argv::command(&self.path), bind },
             data: vec![channel::sealed("arguments", &[&arguments]).map_err(failed)?],
             etc: Some(etc),
-            layout: plan::layout(),
+            layout: plan::layout(policy),
             plan: Some(plan),
-            folders: None,
+            folders,
         };
         prepare::prepare(ground, policy, construction).await
     }

@@ -44,6 +44,8 @@ pub struct Seed<'a> {
     pub workspace: &'a OwnedFd,
     /// What stands for `/etc`.
     pub etc: &'a OwnedFd,
+    /// The folder of installed packages, where the plan has one.
+    pub packages: Option<&'a OwnedFd>,
     /// Where it says what went wrong beside the channel.
     pub stderr: &'a OwnedFd,
     /// The init's end of the control channel.
@@ -52,9 +54,13 @@ pub struct Seed<'a> {
 
 impl Seed<'_> {
     /// What the child is cloned into, `CLONE_NEW*`. Where the launcher is an ordinary user, a user namespace owns the others, that of
-    /// the network, too.
+    /// the network, too, unless it is to stay in the host's.
     pub fn namespaces(&self) -> u64 {
-        let own = if self.identity.is_none() { libc::CLONE_NEWUSER | libc::CLONE_NEWNET } else { 0 };
+        let own = match (self.identity, self.plan.host_network) {
+            (Some(_), _) => 0,
+            (None, false) => libc::CLONE_NEWUSER | libc::CLONE_NEWNET,
+            (None, true) => libc::CLONE_NEWUSER,
+        };
         (NAMESPACES | own) as u64
     }
 }
@@ -81,7 +87,7 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     }
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(fail("cgroup-namespace"))?;
     rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
-    if seed.identity.is_none() {
+    if seed.identity.is_none() && !seed.plan.host_network {
         sys::bring_loopback_up().map_err(fail("network"))?;
     }
     // Usually the launcher's own /proc does; in a container its settings are often read-only.
@@ -89,6 +95,7 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     let material = Material {
         workspace: seed.workspace.as_fd(),
         etc: seed.etc.as_fd(),
+        packages: seed.packages.map(AsFd::as_fd),
         owner: seed.identity,
         hide_processes: seed.hide_processes,
         keep_proc: can_set == Err(Errno::ROFS),

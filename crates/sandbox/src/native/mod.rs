@@ -9,15 +9,12 @@ pub mod mounts;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tempfile::TempDir;
-
-use crate::error::{SandboxError, Stage};
-use crate::etc;
+use crate::error::SandboxError;
+use crate::etc::Etc;
 use crate::launcher::Body;
 use crate::plan::{self, HostFiles, Mount, SandboxPlan};
-use crate::policy::Policy;
+use crate::policy::{Network, Policy};
 use crate::prepare::{self, Construction, Ground};
 use crate::running::Prepared;
 
@@ -25,7 +22,7 @@ use crate::running::Prepared;
 #[derive(Debug, Clone)]
 pub struct Native {
     host: HostFiles,
-    etc: Arc<TempDir>,
+    etc: Etc,
 }
 
 impl Native {
@@ -35,15 +32,11 @@ impl Native {
     /// # Errors
     /// Stage [`Stage::Namespaces`]: no place for what it needs.
     pub fn new(place: &Path, prefix: &str) -> Result<Self, SandboxError> {
-        let etc = etc::prepare(place, prefix).map_err(|error| {
-            SandboxError::io(Stage::Namespaces, format_args!("files in {}", place.display()), error)
-        })?;
-        Ok(Self { host: HostFiles::look(), etc: Arc::new(etc) })
+        Ok(Self { host: HostFiles::look(), etc: Etc::new(place, prefix)? })
     }
 
     pub(crate) fn etc(&self) -> Result<OwnedFd, SandboxError> {
-        let folder = std::fs::File::open(self.etc.path());
-        Ok(folder.map_err(|error| SandboxError::io(Stage::Launch, "the folder for /etc", error))?.into())
+        Ok(self.etc.open(Network::None)?.0)
     }
 
     /// What a program of ours beside the sandboxes sees that is to see no more than they show.
@@ -57,7 +50,7 @@ impl Native {
     /// As of [`SandboxError`].
     pub async fn prepare(&self, ground: &Ground, policy: &Policy) -> Result<Prepared, SandboxError> {
         policy.refuse_root()?;
-        let etc = self.etc()?;
+        let (etc, folders) = self.etc.open(policy.network)?;
         let plan = SandboxPlan::new(policy, &self.host);
         let construction = Construction {
             body: Body::Init {
@@ -68,9 +61,9 @@ impl Native {
             },
             data: Vec::new(),
             etc: Some(etc),
-            layout: plan::layout(),
+            layout: plan::layout(policy),
             plan: Some(plan),
-            folders: None,
+            folders,
         };
         prepare::prepare(ground, policy, construction).await
     }

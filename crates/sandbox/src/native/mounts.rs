@@ -38,6 +38,8 @@ pub struct Material<'a> {
     pub workspace: BorrowedFd<'a>,
     /// The folder that stands for `/etc`.
     pub etc: BorrowedFd<'a>,
+    /// The folder of installed packages, where the plan has one.
+    pub packages: Option<BorrowedFd<'a>>,
     /// Whom the folder for our files belongs to, as this user namespace numbers it.
     pub owner: Option<(u32, u32)>,
     /// Whether a process sees only those in `/proc` that it could trace: the init, which nobody may, is not there then.
@@ -104,6 +106,7 @@ fn copy_of_source(mount: &Mount, material: &Material<'_>) -> io::Result<Option<O
         Source::Path(path) => rustix::mount::open_tree(CWD, path, flags)?,
         Source::Workspace => copy_of_folder(material.workspace, flags)?,
         Source::Etc => copy_of_folder(material.etc, flags)?,
+        Source::Packages => copy_of_folder(material.packages.ok_or(io::ErrorKind::NotFound)?, flags)?,
     };
     if matches!(mount, Mount::HiddenFile { .. }) && !is_null(&copy)? {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));

@@ -22,11 +22,13 @@ pub struct Parameters {
     pub executable: String,
     /// Folders of interpreters, at most [`MAX_READ`].
     pub read: Vec<String>,
+    /// Whether the program may call others by network.
+    pub network: bool,
 }
 
 /// What is executed: `inner` (a program with its arguments) under the profile.
 pub fn command(parameters: &Parameters, inner: &[String]) -> Vec<String> {
-    let Parameters { workspace, temp, files, executable, read } = parameters;
+    let Parameters { workspace, temp, files, executable, read, network } = parameters;
     let mut argv = [SANDBOX_EXEC, "-p", PROFILE].map(str::to_owned).to_vec();
     let mut define = |name: &str, value: &str| argv.extend(["-D".to_owned(), format!("{name}={value}")]);
     define("WORKSPACE", workspace);
@@ -35,6 +37,9 @@ pub fn command(parameters: &Parameters, inner: &[String]) -> Vec<String> {
     define("EXECUTABLE", executable);
     for (number, folder) in read.iter().enumerate() {
         define(&format!("READ_{number}"), folder);
+    }
+    if *network {
+        define("NETWORK", "host");
     }
     argv.extend_from_slice(inner);
     argv
@@ -51,6 +56,7 @@ mod tests {
             files: "/Users/me/workspaces/.run-1/files".into(),
             executable: "/usr/local/bin/sandbox-executor".into(),
             read: vec!["/opt/homebrew/Cellar".into(), "/opt/homebrew/opt/python@3.13/bin".into()],
+            network: false,
         }
     }
 
@@ -78,6 +84,7 @@ mod tests {
             files: evil.into(),
             executable: evil.into(),
             read: vec![evil.into()],
+            network: false,
         };
         let argv = command(&all, &inner());
         insta::assert_snapshot!(lines(&argv));
@@ -91,7 +98,7 @@ mod tests {
         let mut named: Vec<&str> = code.split("(param \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         named.sort_unstable();
         named.dedup();
-        assert_eq!(named, ["EXECUTABLE", "FILES", "TEMP", "WORKSPACE"]);
+        assert_eq!(named, ["EXECUTABLE", "FILES", "NETWORK", "TEMP", "WORKSPACE"]);
         let read: Vec<&str> = code.split("(interpreter \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let expected: Vec<String> = (0..MAX_READ).map(|number| format!("READ_{number}")).collect();
         assert_eq!(read, expected);
@@ -113,8 +120,17 @@ mod tests {
         for word in
             ["network*", "network-inbound", " ip ", "(allow default", "file-read* (subpath \"/\")", "mach-lookup)"]
         {
-            assert!(!rules.iter().any(|rule| rule.contains(word)), "{word}");
+            let always = |rule: &&String| !rule.starts_with("(when (param \"NETWORK\")");
+            assert!(!rules.iter().filter(always).any(|rule| rule.contains(word)), "{word}");
         }
+    }
+
+    #[test]
+    fn network_is_for_whom_it_is_given_to() {
+        let with = command(&Parameters { network: true, ..parameters() }, &inner());
+        let given = |argv: &[String]| argv.iter().filter(|word| word.starts_with("NETWORK=")).count();
+        assert_eq!((given(&with), given(&command(&parameters(), &inner()))), (1, 0));
+        assert_eq!(rules(PROFILE).iter().filter(|rule| rule.contains("(remote ip")).count(), 1);
     }
 
     #[test]

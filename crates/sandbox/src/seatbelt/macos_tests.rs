@@ -35,6 +35,8 @@ impl Place {
             identity: None,
             workspace: Arc::new(std::fs::File::open(&self.workspace).expect("a workspace").into()),
             read_only: Vec::new(),
+            packages: None,
+            network: crate::policy::Network::None,
             files_bytes: 0,
             takes_forks: false,
             walls: None,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::error::{SandboxError, Stage};
-use crate::policy::Policy;
+use crate::policy::{Network, Policy};
 use crate::program::Layout;
 use argv::{MAX_READ, Parameters, SANDBOX_EXEC};
 use processes::Marks;
@@ -105,7 +105,8 @@ impl Seatbelt {
             temp: folders.layout.temp.clone(),
             files: folders.layout.files.clone(),
             executable: self.executable.clone(),
-            read: readable(&policy.read_only)?,
+            read: readable(policy.read_only.iter().cloned().chain(folders.layout.packages.clone().map(PathBuf::from)))?,
+            network: policy.network == Network::Host,
         };
         let inner = [&self.executable, STARTER_ARGUMENT].map(str::to_owned);
         Ok(folders.prepared(argv::command(&parameters, &inner), policy))
@@ -135,8 +136,14 @@ impl Folders {
         let path = root.path().canonicalize().map_err(failed)?;
         let workspace = crate::sys::path_of(&policy.workspace)
             .map_err(|error| SandboxError::io(Stage::Launch, "the workspace's path", error))?;
-        let layout =
-            Layout { workspace: text(workspace)?, files: text(path.join("files"))?, temp: text(path.join("tmp"))? };
+        let packages = policy.packages.as_deref().map(crate::sys::path_of).transpose();
+        let packages = packages.map_err(|error| SandboxError::io(Stage::Launch, "the packages' path", error))?;
+        let layout = Layout {
+            workspace: text(workspace)?,
+            files: text(path.join("files"))?,
+            temp: text(path.join("tmp"))?,
+            packages: packages.map(text).transpose()?,
+        };
         for folder in [&layout.files, &layout.temp] {
             std::fs::create_dir(folder).map_err(failed)?;
         }
@@ -159,10 +166,10 @@ fn executable() -> Result<String, SandboxError> {
 }
 
 /// Folders as they are named, whose parents have to be found, and as they are without links, which the kernel compares with.
-fn readable(folders: &[PathBuf]) -> Result<Vec<String>, SandboxError> {
+fn readable(folders: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, SandboxError> {
     let mut read = Vec::new();
     for folder in folders {
-        for path in [Some(folder.clone()), folder.canonicalize().ok()].into_iter().flatten() {
+        for path in [folder.canonicalize().ok(), Some(folder)].into_iter().flatten() {
             read.push(text(path)?);
         }
     }
@@ -202,9 +209,9 @@ mod tests {
         std::fs::create_dir(&real).expect("a folder");
         std::os::unix::fs::symlink(&real, &link).expect("a link");
         let expected = [&link, &real].map(|path| path.to_str().expect("text").to_owned());
-        assert_eq!(readable(&[link, real]).expect("few"), expected);
-        let many: Vec<PathBuf> = (0..=MAX_READ).map(|number| format!("/{number}").into()).collect();
-        assert!(readable(&many).expect_err("too many").detail.contains("32"));
-        assert_eq!(readable(&many[1..]).expect("just enough").len(), MAX_READ);
+        assert_eq!(readable([link, real]).expect("few"), expected);
+        let mut many: Vec<PathBuf> = (0..=MAX_READ).map(|number| format!("/{number}").into()).collect();
+        assert!(readable(many.clone()).expect_err("too many").detail.contains("32"));
+        assert_eq!(readable(many.split_off(1)).expect("just enough").len(), MAX_READ);
     }
 }

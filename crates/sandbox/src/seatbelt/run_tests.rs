@@ -45,7 +45,7 @@ fn prepared(limits: Limits) -> Prepared {
         std::fs::create_dir(root.join(folder)).expect("a folder");
     }
     let path = |name: &str| root.join(name).to_str().expect("a path").to_owned();
-    let layout = Layout { workspace: path("w"), files: path("files"), temp: path("tmp") };
+    let layout = Layout { workspace: path("w"), files: path("files"), temp: path("tmp"), packages: None };
     Prepared { command: starter(), layout, limits, marks: None, folders }
 }
 

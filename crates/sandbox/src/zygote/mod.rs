@@ -39,7 +39,7 @@ use crate::init::Report;
 use crate::launcher::{self, Body, Spawn, SpawnFds};
 use crate::limits::Rlimits;
 use crate::native::Native;
-use crate::policy::Identity;
+use crate::policy::{Identity, Network};
 use crate::prepare::Ground;
 use steps::Step;
 
@@ -221,7 +221,7 @@ impl Zygote {
             network: None,
             data: &data,
         };
-        let pidfd = ground.launcher()?.spawn(&spawn, fds).await?;
+        let pidfd = ground.launcher(Network::None)?.spawn(&spawn, fds).await?;
         drop((theirs, stderr));
         let process = Process { channel: Mutex::new(channel), pidfd, diagnostics };
         let is_root = identity.is_some();
