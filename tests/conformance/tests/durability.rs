@@ -315,6 +315,42 @@ fn a_stop_ends_what_runs_as_crashed_and_keeps_what_waits() {
 }
 
 #[test]
+fn what_waits_for_the_next_start_can_be_looked_at_and_cancelled_during_the_grace() {
+    let kept = Kept::new(&[("MAX_CONCURRENT_EXECUTIONS", "1"), ("SHUTDOWN_GRACE", "4")]);
+    let mut service = kept.start();
+    let address = service.address().to_owned();
+    accepted(&service, &leaves_a_line("running", "s", "sleep 60"));
+    wait_until("it runs", 20, || kept.lines("s").len() == 1);
+    for id in ["waiting", "unwanted"] {
+        accepted(&service, &leaves_a_line(id, "s", ":"));
+    }
+    service.signal(Signal::TERM);
+    wait_until("it shuts down", 3, || service.log().contains("Shutting down"));
+    let late = Service::elsewhere(&address, None);
+    assert_eq!(result(&late, "waiting")["status"], "pending");
+    let pending = late.get("/executions?status=pending").json();
+    assert_eq!(pending["executions"].as_array().map(Vec::len), Some(2), "{pending}");
+    assert_eq!(late.request("DELETE", "/executions/unwanted", &[], b"").status, 200);
+    assert_eq!(service.wait(8).code(), Some(143));
+    let service = kept.start();
+    wait_until("what waited has run", 20, || result(&service, "waiting")["status"] == "completed");
+    assert_eq!(result(&service, "unwanted")["status"], "cancelled");
+    assert_eq!(kept.lines("s").get("unwanted"), None);
+}
+
+#[test]
+fn a_state_that_was_removed_under_the_service_is_no_place_to_promise_anything() {
+    let service = Service::with(&[]);
+    accepted(&service, &leaves_a_line("first", "s", ":"));
+    wait_until("it has ended", 20, || result(&service, "first")["status"] == "completed");
+    std::fs::remove_dir_all(service.path("state")).expect("the state goes");
+    wait_until("it is noticed", 5, || service.get("/health").status == 503);
+    submit(&service, &leaves_a_line("second", "s", ":")).assert_error(500, "Executor.InternalError");
+    let reason = service.get("/health").json()["reason"].to_string();
+    assert!(reason.contains("STATE_PATH") && reason.contains("removed"), "{reason}");
+}
+
+#[test]
 fn a_stop_without_grace_loses_nothing_that_waits() {
     let kept = Kept::new(&[("MAX_CONCURRENT_EXECUTIONS", "2")]);
     for round in 0..3 {
@@ -414,6 +450,25 @@ fn a_full_disk_of_the_state_refuses_new_executions_and_loses_none() {
     assert_eq!(sql_beside(&service, "PRAGMA integrity_check"), "ok");
     let log = service.log();
     assert!(log.contains("[ERROR] STATE_PATH = ") && log.contains("can be written again"), "{log}");
+}
+
+#[test]
+fn what_ended_on_a_full_disk_is_answered_in_full_whoever_asks_again() {
+    if !is_root("what_ended_on_a_full_disk_is_answered_in_full_whoever_asks_again") {
+        return;
+    }
+    let (service, state) = on_a_small_disk("state", 48);
+    let large = "head -c 300000 /dev/zero | tr '\\0' x; exit 3";
+    let request = leaves_a_line("ends", "s", &format!("while ! [ -e go ]; do sleep 0.02; done; {large}"));
+    accepted(&service, &request);
+    wait_until("it runs", 20, || service.path("workspaces/s/ran").exists());
+    fill(&state);
+    std::fs::write(service.path("workspaces/s/go"), "").expect("a word to the program");
+    wait_until("it has ended", 20, || result(&service, "ends")["status"] == "failed");
+    let again = submit(&service, &request);
+    assert!(again.status == 200 && again.json() == result(&service, "ends"), "{}", again.status);
+    let row = service.get("/executions?limit=1").json()["executions"][0].clone();
+    assert_eq!((&row["exit_code"], &row["execution_time"]), (&json!(3), &again.json()["execution_time"]), "{row}");
 }
 
 #[test]

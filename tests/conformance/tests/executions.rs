@@ -457,6 +457,21 @@ fn lists_are_newest_first_filtered_and_in_pages() {
 }
 
 #[test]
+fn a_list_has_the_end_of_what_was_just_answered() {
+    let service = Service::with(&[]);
+    for request in [
+        json!({"language": "shell", "code": "exit 3"}),
+        json!({"language": "shell", "code": "exit 3", "execution_id": "named"}),
+    ] {
+        let answer = service.execute(request);
+        let row = service.get("/executions?limit=1").json()["executions"][0].clone();
+        assert_eq!((&row["execution_id"], &row["status"]), (&answer["execution_id"], &json!("failed")), "{row}");
+        assert_eq!((&row["exit_code"], &row["execution_time"]), (&json!(3), &answer["execution_time"]), "{row}");
+        assert!(row["finished_at"].is_string(), "{row}");
+    }
+}
+
+#[test]
 fn a_list_is_quick_beside_large_results() {
     let service = Service::with(&[]);
     for _ in 0..20 {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ pub struct Entry {
     pub stop: CancellationToken,
     cancelled: AtomicBool,
     started: Mutex<Option<Start>>,
+    finish: OnceLock<Finish>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -43,6 +44,17 @@ pub struct Start {
     pub at: Instant,
     /// For people.
     pub ms: i64,
+}
+
+/// How one finished, for lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Finish {
+    /// When, for people.
+    pub ms: i64,
+    /// The program's own.
+    pub exit_code: Option<i32>,
+    /// How long it ran, seconds.
+    pub execution_time: f64,
 }
 
 /// What became of one.
@@ -95,7 +107,8 @@ impl Live {
             return Err(Taken::Perhaps);
         }
         let (id, end) = (record.id.clone(), watch::Sender::new(None));
-        let entry = Arc::new(Entry { record, stop, cancelled: AtomicBool::new(false), started: Mutex::new(None), end });
+        let (cancelled, started, finish) = (AtomicBool::new(false), Mutex::new(None), OnceLock::new());
+        let entry = Arc::new(Entry { record, stop, cancelled, started, finish, end });
         entries.by_id.insert(id, Arc::clone(&entry));
         Ok(entry)
     }
@@ -158,6 +171,16 @@ impl Entry {
     /// Whether somebody does.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// It finishes so; told before its end is.
+    pub fn finishes(&self, finish: Finish) {
+        self.finish.set(finish).ok();
+    }
+
+    /// How it finished, once its end is told.
+    pub fn finish(&self) -> Option<Finish> {
+        self.done().and_then(|_| self.finish.get().copied())
     }
 
     /// Tells all who wait what became of it. The first word counts.

@@ -32,7 +32,7 @@ use crate::report::{Heartbeats, Reports};
 use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
 use claim::{Claim, Claimed};
 pub use live::Done;
-use live::{End, Live};
+use live::{End, Finish, Live};
 use refusal::{log_failed, problem_of, problem_of_queue, problem_of_store, reason_of};
 pub use view::{Cancelled, Found, Page, parse_cursor};
 
@@ -157,7 +157,10 @@ impl Executions {
             match self.claim(&request)? {
                 Claimed::Ours(claim) => break claim,
                 Claimed::UnderWay(entry) => {
-                    return Ok(Submitted::Accepted(entry.record.id.clone(), entry.status()));
+                    return Ok(match entry.done() {
+                        Some(done) => Submitted::Ended(request.execution_id, done),
+                        None => Submitted::Accepted(request.execution_id, entry.status()),
+                    });
                 }
                 Claimed::Ended(seq) => {
                     if let Some(done) = self.stored(seq).await? {
@@ -210,10 +213,14 @@ impl Executions {
             };
             let slot = match slot {
                 Some(Ok(slot)) => slot,
-                // The service goes down; it runs after the next start.
-                Some(Err(_)) => return,
-                None if !claim.entry.is_cancelled() => return,
-                None => return executions.never_ran(claim, cancelled).await,
+                // It runs after the next start; while the service is there it can be looked at and cancelled.
+                Some(Err(_)) | None => {
+                    claim.entry.stop.cancelled().await;
+                    if claim.entry.is_cancelled() {
+                        executions.never_ran(claim, cancelled).await;
+                    }
+                    return;
+                }
             };
             match executions.request_of(&claim.entry.record).await {
                 Ok((request, held)) => {
@@ -310,11 +317,13 @@ impl Executions {
         let (entry, leftovers) = (&claim.entry, answer.leftovers.take());
         let (status, exit_code, execution_time) = (status_of(answer.status), answer.exit_code, answer.execution_time);
         let (body, held) = self.bytes_of(answer).await;
+        let finished_ms = now_ms();
+        entry.finishes(Finish { ms: finished_ms, exit_code, execution_time });
         let finished = Finished {
             status,
             exit_code,
             started_ms: entry.started().map(|start| start.ms),
-            finished_ms: now_ms(),
+            finished_ms,
             execution_time,
             body: body.clone(),
             to_report: self.reports.is_some(),

@@ -49,6 +49,9 @@ impl Executions {
             return Ok(entry.done().map_or_else(|| Found::UnderWay(under_way(&entry)), Found::Done));
         }
         let known = self.store.known(id).map_err(|error| problem_of_store(&error))?.ok_or(Problem::NotFound)?;
+        if !known.status.is_end() && self.executor.stop.is_cancelled() {
+            return Err(Problem::ShuttingDown);
+        }
         Ok(Found::Done(self.stored(known.seq).await?.ok_or(Problem::NotFound)?))
     }
 
@@ -59,7 +62,12 @@ impl Executions {
     pub async fn cancel(&self, id: &str) -> Result<Cancelled, Problem> {
         let Some(entry) = self.live.get(id) else {
             let known = self.store.known(id).map_err(|error| problem_of_store(&error))?;
-            return known.map(|_| Cancelled::TooLate).ok_or(Problem::NotFound);
+            return match known {
+                // It runs after the next start, and nobody here can keep it from that any more.
+                Some(known) if !known.status.is_end() => Err(Problem::ShuttingDown),
+                Some(_) => Ok(Cancelled::TooLate),
+                None => Err(Problem::NotFound),
+            };
         };
         if entry.done().is_some() {
             return Ok(Cancelled::TooLate);
@@ -68,6 +76,7 @@ impl Executions {
         match entry.end().await {
             End::Answered(done) if done.status == Status::Cancelled => Ok(Cancelled::Yes),
             End::Answered(_) => Ok(Cancelled::TooLate),
+            End::Gone if self.executor.stop.is_cancelled() => Err(Problem::ShuttingDown),
             End::Refused(_) | End::Gone => Err(Problem::NotFound),
         }
     }
@@ -77,15 +86,14 @@ impl Executions {
     /// # Errors
     /// The store can't be read.
     pub async fn list(&self, filter: Filter, most: usize) -> Result<Page, Problem> {
-        let lets_through = |entry: &Entry| {
-            filter.session_id.as_ref().is_none_or(|session| entry.record.session_id.as_ref() == Some(session))
-                && filter.status.is_none_or(|status| entry.status() == status)
-                && filter.before_seq.is_none_or(|before| entry.record.seq < before)
+        let lets_through = |row: &Row| {
+            filter.session_id.as_ref().is_none_or(|session| row.session_id.as_ref() == Some(session))
+                && filter.status.is_none_or(|status| row.status == status)
+                && filter.before_seq.is_none_or(|before| row.seq < before)
         };
-        let live = self.live.all();
-        let seqs: HashSet<i64> = live.iter().map(|entry| entry.record.seq).collect();
-        let mut found: Vec<(i64, Value)> =
-            live.iter().filter(|entry| lets_through(entry)).map(|entry| (entry.record.seq, live_row(entry))).collect();
+        let mut found: Vec<Row> = self.live.all().iter().map(|entry| live_row(entry)).collect();
+        let seqs: HashSet<i64> = found.iter().map(|row| row.seq).collect();
+        found.retain(lets_through);
         // What is under way is there as it is now; its row in the store may be older.
         let rows = if filter.status.is_some_and(|status| !status.is_end()) {
             Ok(Vec::new())
@@ -93,12 +101,12 @@ impl Executions {
             self.store.list(filter, most + 1 + seqs.len()).await
         };
         let rows = rows.map_err(|error| problem_of_store(&error))?;
-        found.extend(rows.iter().filter(|row| !seqs.contains(&row.seq)).map(|row| (row.seq, stored_row(row))));
-        found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        found.extend(rows.into_iter().filter(|row| !seqs.contains(&row.seq)));
+        found.sort_unstable_by_key(|row| std::cmp::Reverse(row.seq));
         let is_more = found.len() > most;
         found.truncate(most);
-        let next_cursor = found.last().filter(|_| is_more).map(|(seq, _)| cursor(*seq));
-        Ok(Page { executions: found.into_iter().map(|(_, row)| row).collect(), next_cursor })
+        let next_cursor = found.last().filter(|_| is_more).map(|row| cursor(row.seq));
+        Ok(Page { executions: found.iter().map(shown).collect(), next_cursor })
     }
 }
 
@@ -118,21 +126,25 @@ fn under_way(entry: &Entry) -> Value {
     })
 }
 
-fn live_row(entry: &Entry) -> Value {
-    json!({
-        "execution_id": entry.record.id,
-        "session_id": entry.record.session_id,
-        "language": entry.record.language,
-        "status": entry.status().name(),
-        "exit_code": null,
-        "created_at": rfc3339(entry.record.created_ms),
-        "started_at": entry.started().map(|start| rfc3339(start.ms)),
-        "finished_at": null,
-        "execution_time": entry.started().map(|_| entry.elapsed().as_secs_f64()),
-    })
+/// One that is under way, or has ended and is not written yet: as its row would be.
+fn live_row(entry: &Entry) -> Row {
+    let (finish, record, started) = (entry.finish(), &entry.record, entry.started());
+    let elapsed = started.map(|_| entry.elapsed().as_secs_f64());
+    Row {
+        seq: record.seq,
+        id: record.id.clone(),
+        session_id: record.session_id.clone(),
+        language: record.language.clone(),
+        status: entry.status(),
+        exit_code: finish.and_then(|finish| finish.exit_code),
+        created_ms: record.created_ms,
+        started_ms: started.map(|start| start.ms),
+        finished_ms: finish.map(|finish| finish.ms),
+        execution_time: finish.map(|finish| finish.execution_time).or(elapsed),
+    }
 }
 
-fn stored_row(row: &Row) -> Value {
+fn shown(row: &Row) -> Value {
     json!({
         "execution_id": row.id,
         "session_id": row.session_id,

@@ -1,5 +1,6 @@
 //! Whether there is room to write: looked at before new executions are let in, and known from writes that failed.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ const LOOK_LASTS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Room {
     folder: PathBuf,
+    file: PathBuf,
+    /// The file that is written to, whatever becomes of its name.
+    number: Option<(u64, u64)>,
     known: Mutex<Known>,
 }
 
@@ -22,6 +26,8 @@ pub(super) struct Room {
 struct Known {
     looked: Option<Instant>,
     has_room: bool,
+    /// The file still has its name: what is written to it is found by the next start.
+    is_there: bool,
     /// Why the last write failed, if it did.
     failed: Option<StoreError>,
 }
@@ -30,7 +36,8 @@ impl Room {
     /// Of the disk that this file is on.
     pub(super) fn new(file: &Path) -> Self {
         let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
-        Self { folder, known: Mutex::new(Known { looked: None, has_room: true, failed: None }) }
+        let known = Mutex::new(Known { looked: None, has_room: true, is_there: true, failed: None });
+        Self { folder, file: file.to_owned(), number: number(file), known }
     }
 
     /// Whether something new may be written.
@@ -43,11 +50,19 @@ impl Room {
             let had_room = known.has_room;
             known.has_room = self.free_bytes() >= LEAST_FREE_BYTES;
             known.looked = Some(Instant::now());
+            let was_there = std::mem::replace(&mut known.is_there, self.is_there());
+            if was_there && !known.is_there {
+                self.log(Err(&gone()));
+            }
             if had_room != known.has_room {
                 self.log(if known.has_room { Ok(()) } else { Err(&StoreError::Full) });
             }
         }
-        if known.has_room { Ok(()) } else { Err(StoreError::Full) }
+        match (known.is_there, known.has_room) {
+            (false, _) => Err(gone()),
+            (true, false) => Err(StoreError::Full),
+            (true, true) => Ok(()),
+        }
     }
 
     /// What is wrong, for people.
@@ -95,6 +110,10 @@ impl Room {
         }
     }
 
+    fn is_there(&self) -> bool {
+        self.number.is_none() || number(&self.file) == self.number
+    }
+
     fn free_bytes(&self) -> u64 {
         rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |state| state.f_bavail * state.f_frsize)
     }
@@ -102,4 +121,13 @@ impl Room {
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What tells a file from any other on this host.
+fn number(file: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(file).ok().map(|state| (state.dev(), state.ino()))
+}
+
+fn gone() -> StoreError {
+    StoreError::Failed(format!("{} was removed under the running service; restart it", super::FILE))
 }
