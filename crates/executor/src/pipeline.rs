@@ -50,6 +50,8 @@ pub struct Executor {
     pub warm: Warm,
     /// Bytes in one file.
     pub file_size_bytes: u64,
+    /// MiB in one workspace.
+    pub disk_mb: u64,
     /// Ends whatever runs.
     pub stop: CancellationToken,
     /// When a sandbox last stood up.
@@ -203,7 +205,7 @@ impl Executor {
             }
         };
         let Stand { workspace, packages, body } = stand;
-        let tenancy = Tenancy::begin(&self.workspaces, stay, &workspace, &request).await?;
+        let tenancy = Tenancy::begin(&self.workspaces, stay, &workspace, &request, self.disk_mb).await?;
         let request = Arc::new(request);
         let (waiting, prepared) = match body {
             Body::Program(waiting) => (Some(waiting), None),

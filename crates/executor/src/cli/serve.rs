@@ -119,6 +119,7 @@ pub async fn build(config: &Config, instance: &str, ahead: &warm::Settings) -> R
         packages: Packages::none(),
         warm: Warm::new(ahead.clone()),
         file_size_bytes: config.max_file_size_mb * 1024 * 1024,
+        disk_mb: config.max_disk_mb,
         stop: CancellationToken::new(),
         last_sandbox: Mutex::new(None),
         lacks: OnceLock::new(),

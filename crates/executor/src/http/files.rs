@@ -30,6 +30,7 @@ use crate::workspace::path::{RelativePath, encoded};
 use crate::workspace::quota::{self, Promise};
 use crate::workspace::sessions::{Doing, Stay};
 use crate::workspace::staged::{Condition, Placed, Staged, Unplaced, remove_file};
+use crate::workspace::usage::bytes_on_disk;
 use crate::workspace::{Workspace, beneath};
 
 /// Files on a page, unless asked for another number, and at most.
@@ -217,12 +218,11 @@ async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result
     };
     received?;
     let promise = pieces.promise;
-    let tagged = placed(staged, &workspace, path, condition).await?;
-    promise.kept(1, tagged.0 == Placed::New);
-    let (status, tag) = match tagged {
-        (Placed::New, tag) => (StatusCode::CREATED, tag),
-        (Placed::Replaced, tag) => (StatusCode::NO_CONTENT, tag),
-    };
+    // Folders may have been made for it all the same.
+    let placed = placed(staged, &workspace, path, condition).await.inspect_err(|_| stay.forget_usage());
+    let (placed, tag) = placed?;
+    promise.kept(1 + placed.folders, placed.is_new);
+    let status = if placed.is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     let mut response = status.into_response();
     insert(response.headers_mut(), header::ETAG, &tag);
     if status == StatusCode::CREATED {
@@ -290,11 +290,7 @@ async fn remove(State(service): State<Arc<Service>>, uri: Uri, headers: HeaderMa
     let (workspace, stay) = visit(&service, &id).await?;
     let condition = condition(&headers);
     let removed = blocking(move || {
-        let removed = remove_file(&workspace.folder, &path, |state| match &condition {
-            Condition::None => true,
-            Condition::Absent => false,
-            Condition::Present(is, wanted) => is(state, wanted),
-        });
+        let removed = remove_file(&workspace.folder, &path, |state| condition.holds(Some(state)));
         stay.forget_usage();
         removed
     });
@@ -336,11 +332,11 @@ fn unplaced(error: Unplaced) -> Problem {
     }
 }
 
-/// Bytes that go when this path gets another file.
+/// Bytes on the disk that go when this path gets another file: of one with holes not its length.
 fn replaced_bytes(workspace: &Workspace, path: &RelativePath) -> u64 {
     let there = beneath::open_file(&workspace.folder, path.as_bytes());
     let only_name = there.ok().filter(|(_, state)| state.st_nlink == 1);
-    only_name.map_or(0, |(_, state)| u64::try_from(state.st_size).unwrap_or_default())
+    only_name.map_or(0, |(_, state)| bytes_on_disk(&state).min(u64::try_from(state.st_size).unwrap_or_default()))
 }
 
 /// What names a state of a file: another as soon as the kernel sees it change.
@@ -349,15 +345,20 @@ fn tag(state: &Stat) -> String {
     format!("\"{:x}-{:x}-{modified:x}.{modified_ns:x}-{changed:x}.{changed_ns:x}\"", state.st_ino, state.st_size)
 }
 
-/// The condition of a request that changes something.
+/// The condition of a request that changes something. One that can't be read is one that does not hold, never none.
 fn condition(headers: &HeaderMap) -> Condition {
-    if header_text(headers, header::IF_NONE_MATCH) == Some("*") {
-        return Condition::Absent;
+    let all = |name: HeaderName| -> Option<String> {
+        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        values.map(std::borrow::Cow::into_owned).reduce(|one, other| format!("{one},{other}"))
+    };
+    if let Some(wanted) = all(header::IF_MATCH) {
+        return Condition::Present(|state, wanted| lists(wanted, &tag(state)), wanted);
     }
-    let wanted = header_text(headers, header::IF_MATCH);
-    wanted.map_or(Condition::None, |wanted| {
-        Condition::Present(|state, wanted| lists(wanted, &tag(state)), wanted.to_owned())
-    })
+    match all(header::IF_NONE_MATCH) {
+        Some(unwanted) if lists(&unwanted, "*") => Condition::Absent,
+        Some(unwanted) => Condition::Not(|state, unwanted| lists(unwanted, &tag(state)), unwanted),
+        None => Condition::None,
+    }
 }
 
 /// Whether a list of tags has this one, or is any.

@@ -14,7 +14,7 @@ use sandbox::policy::Identity;
 use serde::Serialize;
 
 use super::path::RelativePath;
-use super::staged::{Condition, Placed, Unplaced};
+use super::staged::{Condition, Unplaced};
 use super::walk::{Folder, Met, Visitor, walk};
 use super::{Workspaces, beneath};
 use crate::admission::files::{Files, Outputs};
@@ -42,6 +42,8 @@ pub struct Written {
     pub violations: Vec<Violation>,
     /// None took the place of another.
     pub all_new: bool,
+    /// Folders that were made for them.
+    pub folders: u64,
 }
 
 /// Writes them into the workspace.
@@ -49,13 +51,14 @@ pub struct Written {
 /// # Errors
 /// As the system said.
 pub fn write(workspaces: &Workspaces, site: &Site, files: &Files) -> std::io::Result<Written> {
-    let (mut violations, mut all_new) = (Vec::new(), true);
+    let (mut violations, mut all_new, mut folders) = (Vec::new(), true, 0);
     for (path, content) in files {
         let mut staged = workspaces.stage(site.identity)?;
         staged.file.write_all(content)?;
         let problem = match staged.place(&site.folder, path, &Condition::None) {
             Ok(placed) => {
-                all_new &= placed == Placed::New;
+                all_new &= placed.is_new;
+                folders += placed.folders;
                 continue;
             }
             Err(Unplaced::System(error)) => return Err(error),
@@ -63,7 +66,7 @@ pub fn write(workspaces: &Workspaces, site: &Site, files: &Files) -> std::io::Re
         };
         violations.push(violation(path, problem));
     }
-    Ok(Written { violations, all_new })
+    Ok(Written { violations, all_new, folders })
 }
 
 fn violation(path: &RelativePath, problem: String) -> Violation {

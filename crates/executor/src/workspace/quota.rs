@@ -20,6 +20,8 @@ const BYTES_PER_SECOND: f64 = 2.0 * (1u64 << 30) as f64;
 const FILES_PER_SECOND: f64 = 300_000.0;
 /// A file for so many bytes of the quota, the block size of the usual file systems.
 const BYTES_PER_FILE: u64 = 4096;
+/// A workspace that is over the line by as much as it may hold is not run in, if that is more than one execution gets beyond it.
+const HOPELESS_MB: u64 = 256;
 /// No execution shorter than this is counted while it runs.
 const FIRST_COUNT: Duration = Duration::from_millis(200);
 /// How often the file system is looked at, at first and once an execution has run for a while.
@@ -35,6 +37,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub fn line(disk_mb: u64) -> Usage {
     let bytes = disk_mb.saturating_mul(1024 * 1024);
     Usage { bytes, files: (bytes / BYTES_PER_FILE).max(1) }
+}
+
+/// Whether so much is in a workspace that nothing runs in it any more. Whoever crosses the line gets some way before it is noticed, and
+/// the next is held to what is there then: without an end to it, one after the other would get any far.
+pub fn is_hopeless(usage: Usage, disk_mb: u64) -> bool {
+    usage.exceeds(&line(disk_mb.saturating_add(disk_mb.max(HOPELESS_MB))))
 }
 
 /// Watches over one execution's writing.

@@ -47,15 +47,17 @@ pub enum Condition {
     Absent,
     /// A file is there of which this holds.
     Present(fn(&Stat, &str) -> bool, String),
+    /// No file is there of which this holds.
+    Not(fn(&Stat, &str) -> bool, String),
 }
 
 /// What came of placing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
-    /// Nothing was there.
-    New,
-    /// It took the place of a file.
-    Replaced,
+pub struct Placed {
+    /// Nothing was there; otherwise it took the place of a file.
+    pub is_new: bool,
+    /// Folders that were made on the way.
+    pub folders: u64,
 }
 
 /// Why a file could not be placed or removed.
@@ -73,6 +75,18 @@ pub enum Unplaced {
     /// The system's own reason.
     #[error(transparent)]
     System(#[from] io::Error),
+}
+
+impl Condition {
+    /// Whether it is true of what is there.
+    pub fn holds(&self, there: Option<&Stat>) -> bool {
+        match (self, there) {
+            (Self::None, _) | (Self::Absent | Self::Not(..), None) => true,
+            (Self::Present(is, tag), Some(state)) => is(state, tag),
+            (Self::Not(is, tag), Some(state)) => !is(state, tag),
+            (Self::Absent, Some(_)) | (Self::Present(..), None) => false,
+        }
+    }
 }
 
 impl From<Errno> for Unplaced {
@@ -123,7 +137,7 @@ impl Staged {
         condition: &Condition,
     ) -> Result<Placed, Unplaced> {
         let (folder, name) = path.split();
-        let folder = self.stage.folder(workspace, folder)?;
+        let (folder, folders) = self.stage.folder(workspace, folder)?;
         let placing = Arc::clone(&self.stage.placing);
         // Of two who ask for the same condition one is first.
         let _placing = placing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,12 +150,7 @@ impl Staged {
             Some(FileType::Directory) => return Err(Errno::ISDIR.into()),
             Some(_) => return Err(Unplaced::InTheWay),
         }
-        let holds = match (condition, &there) {
-            (Condition::None, _) | (Condition::Absent, None) => true,
-            (Condition::Present(is, tag), Some(state)) => is(state, tag),
-            (Condition::Absent, Some(_)) | (Condition::Present(..), None) => false,
-        };
-        if !holds {
+        if !condition.holds(there.as_ref()) {
             return Err(Unplaced::Condition);
         }
         let flags = if matches!(condition, Condition::Absent) { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
@@ -151,7 +160,7 @@ impl Staged {
             moved => moved?,
         }
         self.name = None;
-        Ok(if there.is_some() { Placed::Replaced } else { Placed::New })
+        Ok(Placed { is_new: there.is_none(), folders })
     }
 }
 
@@ -176,22 +185,24 @@ impl Stage {
         Ok(())
     }
 
-    /// The folder at this path, opened; made where it is not there.
-    fn folder(&self, workspace: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Unplaced> {
+    /// The folder at this path, opened; made where it is not there, and how many were.
+    fn folder(&self, workspace: &OwnedFd, path: &[u8]) -> Result<(OwnedFd, u64), Unplaced> {
         match beneath::open(workspace, path, beneath::FOLDER) {
             Err(Errno::NOENT) => {}
-            opened => return Ok(opened?),
+            opened => return Ok((opened?, 0)),
         }
+        let mut made = 0;
         let mut here = beneath::open(workspace, b"", beneath::FOLDER)?;
         for part in path.split(|byte| *byte == b'/') {
             let mut opened = beneath::open(&here, part, beneath::FOLDER);
             if matches!(opened, Err(Errno::NOENT)) {
                 self.make(&here, part)?;
+                made += 1;
                 opened = beneath::open(&here, part, beneath::FOLDER);
             }
             here = opened?;
         }
-        Ok(here)
+        Ok((here, made))
     }
 
     /// Makes a folder, which gets its name when it has its owner. That somebody else was first is well.

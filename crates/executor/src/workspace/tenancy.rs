@@ -62,8 +62,8 @@ pub enum Unready {
     /// Files that it brings along can't be where it wants them.
     #[error("files of the request can't be written")]
     Files(Vec<Violation>),
-    /// They are more than the workspace may hold, in MiB.
-    #[error("files of the request don't fit into the {0} MB of the workspace")]
+    /// With them, or without, it is more than the workspace may hold, in MiB.
+    #[error("the {0} MB of the workspace are used up")]
     NoRoom(u64),
     /// The system's own reason.
     #[error(transparent)]
@@ -71,18 +71,23 @@ pub enum Unready {
 }
 
 impl Tenancy {
-    /// Prepares the workspace.
+    /// Prepares the workspace; `disk_mb` is what any may hold here.
     ///
     /// # Errors
-    /// The request's files can't be written there.
+    /// The request's files can't be written there, or there is far too much in it.
     pub async fn begin(
         workspaces: &Arc<Workspaces>,
         stay: Option<Stay>,
         workspace: &Workspace,
         request: &ExecuteRequest,
+        disk_mb: u64,
     ) -> Result<Self, Unready> {
         let folder = Arc::clone(&workspace.folder);
         let line = quota::line(request.limits.disk_mb);
+        let known = stay.as_ref().and_then(|stay| stay.with(|known| known.usage));
+        if known.is_some_and(|usage| quota::is_hopeless(usage, disk_mb)) {
+            return Err(Unready::NoRoom(disk_mb));
+        }
         if !request.files.is_empty() {
             bring(workspaces, stay.as_ref(), workspace, request, line).await?;
         }
@@ -182,9 +187,10 @@ async fn bring(
     let site = Site { folder: Arc::clone(&workspace.folder), identity: workspace.identity };
     let (workspaces, content) = (Arc::clone(workspaces), Arc::clone(&request.files));
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let Written { violations, all_new } = offload(size, move || inline::write(&workspaces, &site, &content)).await?;
+    let written = offload(size, move || inline::write(&workspaces, &site, &content)).await?;
+    let Written { violations, all_new, folders } = written;
     if let Some(promise) = promise {
-        promise.kept(files, all_new && violations.is_empty());
+        promise.kept(files + folders, all_new && violations.is_empty());
     }
     if violations.is_empty() { Ok(()) } else { Err(Unready::Files(violations)) }
 }

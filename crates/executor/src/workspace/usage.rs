@@ -39,14 +39,15 @@ impl Usage {
     }
 
     fn add(&mut self, state: &Stat) {
-        self.bytes = self.bytes.saturating_add(blocks(state).saturating_mul(BLOCK_BYTES));
+        self.bytes = self.bytes.saturating_add(bytes_on_disk(state));
         self.files += 1;
     }
 }
 
+/// What a file takes of its disk.
 #[allow(clippy::unnecessary_cast)] // Its type differs between systems.
-fn blocks(state: &Stat) -> u64 {
-    state.st_blocks as u64
+pub fn bytes_on_disk(state: &Stat) -> u64 {
+    (state.st_blocks as u64).saturating_mul(BLOCK_BYTES)
 }
 
 /// Counts what is in a workspace, and stops when it is more than `line`: nobody asks by how much.

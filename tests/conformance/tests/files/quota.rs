@@ -131,3 +131,49 @@ fn uploads_at_once_share_the_room() {
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 3, "{statuses:?}");
     assert_eq!(list(&service, &session).len(), 3);
 }
+
+#[test]
+fn many_who_each_cross_the_line_do_not_get_any_far() {
+    let service = Service::with(&[("MAX_DISK_MB", "8")]);
+    let session = unique("further");
+    let runs = |number: u32| {
+        let code = format!("head -c 60000000 /dev/zero > f{number}");
+        let request = json!({"language": "shell", "code": code, "session_id": session});
+        let response = service.post(request.to_string());
+        if response.status != 200 {
+            response.assert_error(507, "Executor.InsufficientStorage");
+        }
+        response.status == 200
+    };
+    // Five, were none of them stopped on the way.
+    let ran = (0..100).take_while(|number| runs(*number)).count();
+    assert!((3..100).contains(&ran) && !runs(100), "{ran}");
+    for file in &list(&service, &session) {
+        assert_eq!(service.request("DELETE", &url(&session, file), &[], b"").status, 204);
+    }
+    assert_completed(&in_session(&service, &session, "shell", "ls"));
+}
+
+#[test]
+fn folders_on_the_way_of_an_upload_count() {
+    let service = Service::with(&[("MAX_DISK_MB", "4")]);
+    let session = unique("deep");
+    let put = |top: u32| {
+        let path = format!("{top}/{}f", "d/".repeat(400));
+        service.request("PUT", &url(&session, &path), &[], b"x").status
+    };
+    assert_eq!((0..4).map(put).collect::<Vec<u16>>(), [201, 201, 201, 507]);
+    let sessions = service.get("/sessions").json();
+    let counted = sessions["sessions"].as_array().into_iter().flatten().find(|one| one["session_id"] == session);
+    assert_eq!(counted.expect("the session")["file_count"], 3 * (1 + 400 + 1));
+}
+
+#[test]
+fn what_is_hollow_makes_no_room() {
+    let service = Service::with(&[("MAX_DISK_MB", "10")]);
+    let session = unique("hollow");
+    shell(&service, &session, "truncate -s 90M hollow; head -c 6000000 /dev/zero > full");
+    let body = vec![b'x'; 9_000_000];
+    service.request("PUT", &url(&session, "hollow"), &[], &body).assert_error(507, "Executor.InsufficientStorage");
+    assert_eq!(service.request("PUT", &url(&session, "full"), &[], &body).status, 204);
+}

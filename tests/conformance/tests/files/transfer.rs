@@ -205,6 +205,33 @@ fn conditions_and_ranges_are_those_of_http() {
 }
 
 #[test]
+fn a_condition_that_does_not_hold_or_can_not_be_read_changes_nothing() {
+    let service = Service::start();
+    let session = unique("conditions");
+    let path = url(&session, "file");
+    assert_eq!(service.request("PUT", &path, &[], b"first").status, 201);
+    let tag = service.get(&path).header("etag").expect("a tag").to_owned();
+    let refused: [&[(&str, &str)]; 5] = [
+        &[("If-Match", "\"\u{e9}\"")],
+        &[("If-Match", "\"other\"")],
+        &[("If-None-Match", &tag)],
+        &[("If-None-Match", "\"other\""), ("If-None-Match", &tag)],
+        &[("If-None-Match", "*")],
+    ];
+    for headers in refused {
+        for method in ["PUT", "DELETE"] {
+            let status = service.request(method, &path, headers, b"second").status;
+            assert_eq!(status, 412, "{method} {headers:?}");
+        }
+    }
+    assert_eq!(service.get(&path).text(), "first");
+    let two = [("If-Match", "\"other\""), ("If-Match", tag.as_str())];
+    assert_eq!(service.request("PUT", &path, &two, b"second").status, 204);
+    assert_eq!(service.request("PUT", &path, &[("If-None-Match", &tag)], b"third").status, 204);
+    assert_eq!(service.get(&path).text(), "third");
+}
+
+#[test]
 fn an_upload_appears_whole_or_not_at_all() {
     let service = Service::with(&[]);
     let session = unique("whole");
