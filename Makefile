@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO := cargo
 ADAPTERS := native bubblewrap
-PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata
+PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime
 
 .PHONY: setup build demo serve check test security vm-test bench fuzz soak fmt
 

@@ -1,6 +1,7 @@
 //! What the control plane gets: every call, when it fails, and across ends of the service of every kind.
 
 mod calls;
+mod clock;
 mod failures;
 mod outbox;
 mod survival;
