@@ -74,6 +74,7 @@ fn info_has_the_fields_of_the_contract() {
             "isolation_version",
             "limits",
             "max_concurrent_executions",
+            "packages",
             "platform",
             "queued_executions",
             "runtimes",

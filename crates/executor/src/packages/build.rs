@@ -183,9 +183,9 @@ impl Build<'_> {
 
     async fn take_over(&self, interpreter: &Interpreter, workspace: Workspace) -> Made {
         let identity = layer::identity(interpreter);
-        let line = self.line();
-        let unfinished = self.kept.shelf.begin().map_err(failed)?;
-        let copied = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
+        let (shelf, key, line) = (Arc::clone(&self.kept.shelf), self.key.to_owned(), self.line());
+        let taken = tokio::task::spawn_blocking(move || {
+            let unfinished = shelf.begin().map_err(failed)?;
             let packages = unfinished.packages();
             let Usage { bytes, .. } =
                 takeover::take_over(&workspace.folder, INSTALLED, &packages, line).map_err(refused)?;
@@ -194,10 +194,9 @@ impl Build<'_> {
             let installed_at = rfc3339((since.as_secs() as i64, since.subsec_nanos().into()));
             let record = Record { interpreter: identity, installed, installed_at, bytes };
             layer::finish(unfinished.path(), &record).map_err(failed)?;
-            Ok(unfinished)
+            shelf.put(unfinished, &key).map_err(failed)
         });
-        let unfinished = copied.await.map_err(|error| Failure::Internal(error.to_string()))??;
-        self.kept.shelf.put(unfinished, self.key).map_err(failed)
+        taken.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
     }
 
     fn line(&self) -> Usage {

@@ -43,7 +43,7 @@ pub struct Packages(Option<Kept>);
 
 struct Kept {
     settings: Settings,
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     holdings: Holdings,
     builds: Semaphore,
     waiting: Semaphore,
@@ -111,7 +111,8 @@ impl Packages {
         let standard = interpreter.as_deref().map(Interpreter::standard_modules).transpose()?.unwrap_or_default();
         let most_bytes = config.max_packages_mb.saturating_mul(1024 * 1024);
         let shelf = Shelf::open(&config.state_path.join("layers"), identity.as_deref(), most_bytes)?;
-        let is_there = |session_id: &str| executor.workspaces.session(session_id).is_ok();
+        let sessions: BTreeSet<String> = executor.workspaces.session_ids("")?.into_iter().collect();
+        let is_there = |session_id: &str| sessions.contains(session_id);
         let holdings = Holdings::open(&config.state_path.join("session-packages"), &shelf, is_there)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = Settings {
@@ -129,7 +130,7 @@ impl Packages {
         };
         Ok(Self(Some(Kept {
             settings,
-            shelf,
+            shelf: Arc::new(shelf),
             holdings,
             builds: Semaphore::new(BUILDS),
             waiting: Semaphore::new(MOST_WAITING),

@@ -66,7 +66,11 @@ impl Shelf {
                 Ok(layer) if !is_hidden && interpreter.is_none_or(|known| known == layer.record.interpreter) => {
                     layers.insert(layer.key.clone(), Arc::new(layer));
                 }
-                _ => remove::tree(&entry.path())?,
+                _ => {
+                    if let Err(error) = remove::tree(&entry.path()) {
+                        tracing::warn!("Packages could not be removed: {} ({error})", entry.path().display());
+                    }
+                }
             }
         }
         Ok(Self { path: path.into(), most_bytes, layers: Mutex::new(layers) })

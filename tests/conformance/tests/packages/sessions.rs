@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 /// A package with a command and another that it needs.
 fn greeter(index: &Index) {
-    index.add_module("helper", "2.0");
+    index.add_module("wording", "2.0");
     index.add(
-        json!({"name": "greeter", "version": "1.0", "requires": ["helper>=1"], "scripts": {"greet": "greeter:main"},
-        "files": {"greeter.py": "import helper\nversion = '1.0'\ndef main(): print('hello', helper.version)\n"}}),
+        json!({"name": "greeter", "version": "1.0", "requires": ["wording>=1"], "scripts": {"greet": "greeter:main"},
+        "files": {"greeter.py": "import wording\nversion = '1.0'\ndef main(): print('hello', wording.version)\n"}}),
     );
 }
 
@@ -27,7 +27,7 @@ fn a_session_sees_what_it_asked_for_in_every_language_and_no_other_does() {
     assert_eq!(installed.len(), 2, "{answer}");
     let expected = ["install_location", "install_time", "is_from_template", "name", "version"];
     assert_eq!(keys(&installed[0]), expected);
-    assert_eq!((&installed[0]["name"], &installed[1]["name"]), (&json!("greeter"), &json!("helper")));
+    assert_eq!((&installed[0]["name"], &installed[1]["name"]), (&json!("greeter"), &json!("wording")));
     assert_eq!((&installed[1]["version"], &installed[1]["is_from_template"]), (&json!("2.0"), &json!(false)));
 
     let location = installed[0]["install_location"].as_str().unwrap_or_default();
