@@ -21,8 +21,8 @@ const TICK: Duration = Duration::from_secs(60);
 const LOG_BYTES: u64 = 4 * 1024 * 1024;
 /// Executions that leave in one transaction.
 const STEP: usize = 256;
-/// Free pages that are kept for the next results.
-const FREE_PAGES: i64 = 256;
+/// Free pages that are kept for the next results: giving one back moves another.
+const FREE_PAGES: i64 = 2048;
 /// Pages given back in one transaction.
 const GIVE_BACK: usize = 2048;
 

@@ -248,6 +248,26 @@ async fn the_oldest_leave_when_there_are_too_many_bytes_and_their_room_is_given_
     assert!(!place.0.path().join("executions.db-wal").exists());
 }
 
+#[tokio::test]
+async fn the_log_stays_short_while_something_is_written_all_the_time() {
+    let place = Place::new();
+    let store = Store::open(place.0.path(), Keeping { most_bytes: 64 * 1024 * 1024, ..KEEPING }).unwrap();
+    let body = Bytes::from(vec![b'x'; 512 * 1024]);
+    let log = place.0.path().join("executions.db-wal");
+    let most = 4 * super::writer::LONG_LOG_BYTES;
+    let (mut longest, mut written) = (0, 0);
+    // As long as that it would be without.
+    while written < 2 * most {
+        let record = record(&store, &format!("e{written}"));
+        store.finish(record, Finished { body: body.clone(), ..finished("") }, Wait::Written).await.unwrap();
+        written += body.len() as u64;
+        longest = longest.max(std::fs::metadata(&log).map_or(0, |log| log.len()));
+        // Not faster than a disk: what is written within one pause counts on top.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert!(longest < most, "{longest} of {written}");
+}
+
 async fn until(mut condition: impl FnMut() -> bool) {
     for _ in 0..600 {
         if condition() {

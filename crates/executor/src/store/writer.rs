@@ -30,6 +30,12 @@ const BATCH_CHANGES: usize = 1024;
 /// How long until what could not be written is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
+/// A log that is longer than this is waited for: the keeper, beside which more is written all the time, does not come to its end, and
+/// only one that is all in the file begins anew.
+pub(super) const LONG_LOG_BYTES: u64 = 32 * 1024 * 1024;
+/// How often that is tried, at most: somebody may be reading.
+const LOG_PAUSE: Duration = Duration::from_millis(250);
+
 /// Who waits for a change.
 pub(super) type Reply = oneshot::Sender<Result<i64, StoreError>>;
 
@@ -105,8 +111,16 @@ impl Writer {
         #[cfg(test)]
         let syncs = syncer.syncs();
         let queue = Arc::new(Queue::default());
-        let mut thread =
-            Thread { connection, queue: Arc::clone(&queue), room, syncer, clock: Arc::clone(&clock), kept: Vec::new() };
+        let mut thread = Thread {
+            connection,
+            log: format!("{}-wal", path.display()),
+            log_tried: Instant::now(),
+            queue: Arc::clone(&queue),
+            room,
+            syncer,
+            clock: Arc::clone(&clock),
+            kept: Vec::new(),
+        };
         let thread = std::thread::Builder::new().name("store-write".into()).spawn(move || {
             thread.run();
             thread.close();
@@ -203,6 +217,8 @@ impl Queue {
 
 struct Thread {
     connection: Connection,
+    log: String,
+    log_tried: Instant,
     queue: Arc<Queue>,
     room: Arc<Room>,
     syncer: Syncer,
@@ -221,6 +237,19 @@ impl Thread {
                 let rest = jobs.split_off(batch(&jobs));
                 self.write(std::mem::replace(&mut jobs, rest));
             }
+            self.keep_log_short();
+        }
+    }
+
+    /// Moves all of a long log into the file while nobody writes.
+    fn keep_log_short(&mut self) {
+        let is_long = || std::fs::metadata(&self.log).is_ok_and(|log| log.len() > LONG_LOG_BYTES);
+        if self.log_tried.elapsed() < LOG_PAUSE || !is_long() {
+            return;
+        }
+        self.log_tried = Instant::now();
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::debug!("The log can't be moved into the file: {error}");
         }
     }
 
