@@ -135,14 +135,16 @@ broken.write('to nobody')";
 
 const AT_FORK: &str = "
 import atexit, logging, os, random, threading
-os.register_at_fork(before=lambda: print('before'), after_in_parent=lambda: print('parent'), after_in_child=lambda: os.write(1, b'child '))
+said = []
+os.register_at_fork(before=lambda: said.append('before'), after_in_parent=lambda: said.append('parent'), after_in_child=lambda: said.append('child'))
 main = threading.main_thread()
 print(main.native_id == os.getpid(), main.ident == threading.get_ident(), threading.active_count(), main.is_alive())
 drawn = random.getstate()
 if os.fork() == 0:
-    print(main.native_id == os.getpid(), threading.active_count(), random.getstate() == drawn, flush=True)
+    print(said, main.native_id == os.getpid(), threading.active_count(), random.getstate() == drawn, flush=True)
     os._exit(0)
 os.wait()
+print(said)
 atexit.register(lambda: print('at the end', threading.active_count(), [thread.name for thread in threading.enumerate()]))
 threading.Thread(target=lambda: (threading.Event().wait(0.05), print('a thread of its own'))).start()";
 
