@@ -18,6 +18,7 @@ mod report;
 mod state;
 mod store;
 pub mod telemetry;
+mod timestamp;
 mod warm;
 mod workspace;
 

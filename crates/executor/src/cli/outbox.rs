@@ -7,11 +7,10 @@ use std::io::{self, ErrorKind, Write as _};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::macros::format_description;
 
 use crate::config::Config;
 use crate::store::{OutboxRow, Store};
+use crate::timestamp;
 
 /// What to do.
 #[derive(Debug, Args)]
@@ -93,7 +92,7 @@ fn listed(rows: Vec<OutboxRow>) -> Listed {
             execution_id: row.execution_id,
             attempts: row.attempts,
             last_error: row.put_aside_reason.or(row.last_error),
-            created_at: timestamp(row.created_ms),
+            created_at: timestamp::seconds(timestamp::of_ms(row.created_ms)),
         };
         if is_put_aside { &mut listed.put_aside } else { &mut listed.waiting }.push(report);
     }
@@ -128,12 +127,6 @@ fn retry_text(retried: &Retried) -> String {
         (_, false) => "they are sent when the service starts",
     };
     format!("{count} {reports} to be sent again: {when}\n")
-}
-
-fn timestamp(unix_ms: i64) -> String {
-    let seconds = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    let time = OffsetDateTime::from_unix_timestamp(unix_ms.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    time.format(&seconds).unwrap_or_default()
 }
 
 #[cfg(test)]

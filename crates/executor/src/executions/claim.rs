@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::live::{End, Entry, Taken};
 use super::refusal::problem_of_store;
-use super::{Executions, failed, now_ms};
+use super::{Executions, failed};
 use crate::admission::request::ExecuteRequest;
 use crate::http::problem::Problem;
 use crate::store::{Finished, Record, Status, Wait};
+use crate::timestamp::now_ms;
 
 /// An id of ours alone. Dropping it gives it up: others may have it then, unless its program may have run.
 pub(super) struct Claim {

@@ -30,6 +30,7 @@ use crate::offload::offload;
 use crate::pipeline::{Executor, Failed, Reins};
 use crate::report::{Heartbeats, Reports};
 use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
+use crate::timestamp::now_ms;
 use claim::{Claim, Claimed};
 pub use live::Done;
 use live::{End, Finish, Live};
@@ -418,10 +419,4 @@ fn status_of(ended: Ended) -> Status {
         Ended::Cancelled => Status::Cancelled,
         Ended::Crashed => Status::Crashed,
     }
-}
-
-/// The wall clock, for people: nothing is decided by it.
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use runtime::verdict::{Kind, Status as Ended};
 
+use super::Executions;
 use super::claim::Claim;
-use super::{Executions, now_ms};
 use crate::answer::Answer;
 use crate::store::{Finished, Record, Status, StoreError, Wait};
+use crate::timestamp::now_ms;
 
 /// How many there were.
 #[derive(Debug, Default, PartialEq, Eq)]

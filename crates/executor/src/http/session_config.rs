@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -11,12 +10,13 @@ use axum::routing::post;
 use sandbox::Isolation;
 use serde::Serialize;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::execute::read_body;
 use super::problem::Problem;
 use super::routes::{RequestId, Service};
 use crate::packages::{Failure, Layer, request};
-use crate::workspace::artifact::rfc3339;
+use crate::timestamp;
 
 /// Its route.
 pub fn router() -> Router<Arc<Service>> {
@@ -48,7 +48,7 @@ async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<J
     let (body, _held) = read_body(&service, request).await?;
     let executor = Arc::clone(&service.executions.executor);
     let sync = request::parse(&body, executor.packages.indexes()).map_err(Problem::Validation)?;
-    let (started_at, session_id) = (now(), sync.session_id.clone());
+    let (started_at, session_id) = (timestamp::microseconds(OffsetDateTime::now_utc()), sync.session_id.clone());
     // In a task of its own: a client that goes away finds it done when it asks again.
     let done = tokio::spawn(async move { executor.sync_packages(sync).await }).await;
     let done = done.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())));
@@ -60,7 +60,7 @@ async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<J
     })?;
     let isolation = &service.executions.executor.isolation;
     let installed_dependencies = layer.map(|layer| dependencies(&layer, isolation)).unwrap_or_default();
-    let completed_at = now();
+    let completed_at = timestamp::microseconds(OffsetDateTime::now_utc());
     Ok(Json(Synced { status: "completed", installed_dependencies, error: Value::Null, started_at, completed_at }))
 }
 
@@ -87,9 +87,4 @@ fn problem_of(failure: Failure) -> Problem {
         Failure::Isolation(_) => Problem::IsolationUnavailable("the sandbox could not be set up".into()),
         Failure::Internal(_) => Problem::Internal,
     }
-}
-
-fn now() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    rfc3339((since.as_secs() as i64, since.subsec_nanos().into()))
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use runtime::python::install::{INSTALLED, Index, Installation};
 use runtime::{Interpreter, Language};
@@ -13,6 +13,7 @@ use sandbox::error::{SandboxError, Stage};
 use sandbox::outcome::{End, Outcome};
 use sandbox::policy::{Limits, Network, Policy};
 use sandbox::running::{Layout, Program};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use super::shelf::short;
 use super::takeover::{self, Refused};
 use super::{Failure, Kept};
 use crate::pipeline::{Executor, Failed};
-use crate::workspace::artifact::rfc3339;
+use crate::timestamp;
 use crate::workspace::quota::{self, Guard};
 use crate::workspace::usage::Usage;
 use crate::workspace::{Workspace, random};
@@ -190,8 +191,7 @@ impl Build<'_> {
             let Usage { bytes, .. } =
                 takeover::take_over(&workspace.folder, INSTALLED, &packages, line).map_err(refused)?;
             let installed = layer::installed_in(&packages).map_err(failed)?;
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let installed_at = rfc3339((since.as_secs() as i64, since.subsec_nanos().into()));
+            let installed_at = timestamp::microseconds(OffsetDateTime::now_utc());
             let record = Record { interpreter: identity, installed, installed_at, bytes };
             layer::finish(unfinished.path(), &record).map_err(failed)?;
             shelf.put(unfinished, &key).map_err(failed)

@@ -7,7 +7,8 @@ use runtime::verdict::signal_number;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
-use time::macros::format_description;
+
+use crate::timestamp::milliseconds;
 
 /// Exit status of a process that was killed: 128 + SIGKILL.
 const KILLED: i32 = 137;
@@ -124,7 +125,7 @@ fn exit_code(stored: &Stored<'_>) -> i32 {
 
 /// A sign of life of an execution.
 pub fn heartbeat(now: OffsetDateTime) -> Vec<u8> {
-    format!(r#"{{"timestamp":"{}","progress":{{"status":"running"}}}}"#, timestamp(now)).into_bytes()
+    format!(r#"{{"timestamp":"{}","progress":{{"status":"running"}}}}"#, milliseconds(now)).into_bytes()
 }
 
 /// That the port answers.
@@ -132,7 +133,7 @@ pub fn ready(identity: &Identity, now: OffsetDateTime) -> Vec<u8> {
     let Identity { container_id, pod_name, port } = identity;
     let body = serde_json::json!({
         "event_type": "ready", "container_id": container_id, "pod_name": pod_name, "executor_port": port,
-        "ready_at": timestamp(now),
+        "ready_at": milliseconds(now),
     });
     body.to_string().into_bytes()
 }
@@ -142,15 +143,9 @@ pub fn exited(identity: &Identity, reason: ExitReason, now: OffsetDateTime) -> V
     let Identity { container_id, pod_name, port } = identity;
     let body = serde_json::json!({
         "event_type": "exited", "container_id": container_id, "pod_name": pod_name, "executor_port": port,
-        "exit_code": STOPPED, "exit_reason": reason, "exited_at": timestamp(now),
+        "exit_code": STOPPED, "exit_reason": reason, "exited_at": milliseconds(now),
     });
     body.to_string().into_bytes()
-}
-
-/// A time as RFC 3339 has it, in UTC, to the millisecond.
-fn timestamp(time: OffsetDateTime) -> String {
-    let precise = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    time.to_offset(time::UtcOffset::UTC).format(&precise).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub use heartbeat::Heartbeats;
 
 use crate::config::Config;
 use crate::store::Store;
+use crate::timestamp::seconds_since;
 use bodies::Identity;
 use call::ControlPlane;
 use heartbeat::Over;
@@ -142,12 +143,6 @@ impl Shared {
     fn is_idle(&self) -> bool {
         self.beating().is_empty() && !self.busy.load(Ordering::Acquire)
     }
-}
-
-/// How long ago a time of the wall clock was; a clock that was set back makes it now.
-pub fn seconds_since(unix_ms: i64) -> u64 {
-    let now_ms = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
-    u64::try_from((now_ms - i128::from(unix_ms)) / 1000).unwrap_or(0)
 }
 
 /// From 0 to 1.

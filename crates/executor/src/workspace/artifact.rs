@@ -9,12 +9,10 @@ use std::time::Instant;
 use rustix::fs::Stat;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use super::beneath;
 use super::path::Spelled;
+use crate::timestamp;
 
 /// So much of a file is looked at to tell what it is.
 const HEAD_BYTES: usize = 8192;
@@ -61,7 +59,7 @@ impl Artifact {
             size,
             mime_type: mime_type(&head, name),
             r#type: "output",
-            created_at: rfc3339(changed_at(&state)),
+            created_at: timestamp::microseconds(timestamp::of_file(changed_at(&state))),
             checksum: checksum.map(|(_, sum)| sum),
         })
     }
@@ -139,15 +137,6 @@ pub fn modified_at(state: &Stat) -> (i64, i64) {
     (state.st_mtime as i64, state.st_mtime_nsec as i64)
 }
 
-/// A time in the form of RFC 3339, to the microsecond.
-pub fn rfc3339((seconds, nanoseconds): (i64, i64)) -> String {
-    const FORM: &[BorrowedFormatItem<'_>] =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    // A program may have set any year; what no calendar has is told as the beginning of it.
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds));
-    time.unwrap_or(OffsetDateTime::UNIX_EPOCH).format(FORM).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,11 +158,5 @@ mod tests {
         ] {
             assert_eq!(mime_type(head, name.as_bytes()), kind, "{name}");
         }
-    }
-
-    #[test]
-    fn a_time_is_told_whatever_it_is() {
-        assert_eq!(rfc3339((0, 1_500)), "1970-01-01T00:00:00.000001Z");
-        assert_eq!(rfc3339((i64::MAX, 0)), "1970-01-01T00:00:00.000000Z");
     }
 }

@@ -18,12 +18,13 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::artifact::{changed_at, rfc3339};
+use super::artifact::changed_at;
 use super::sessions::Closing;
 use super::usage::measure;
 use super::{Workspaces, beneath, random, remove};
 use crate::admission::request::is_id;
 use crate::pipeline::Executor;
+use crate::timestamp;
 
 /// How long the end of a session waits for what goes on in it, after it was told to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +109,7 @@ impl Workspaces {
             size: usage.bytes,
             file_count: usage.files,
             created_at: created_at(&folder),
-            last_used_at: rfc3339(changed_at(&state)),
+            last_used_at: timestamp::microseconds(timestamp::of_file(changed_at(&state))),
             running,
         })
     }
@@ -246,5 +247,6 @@ impl Executor {
 fn created_at(folder: &OwnedFd) -> Option<String> {
     let created = std::fs::File::from(folder.try_clone().ok()?).metadata().ok()?.created().ok()?;
     let since = created.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(rfc3339((i64::try_from(since.as_secs()).ok()?, since.subsec_nanos().into())))
+    let since = (i64::try_from(since.as_secs()).ok()?, since.subsec_nanos().into());
+    Some(timestamp::microseconds(timestamp::of_file(since)))
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 use serde::Serialize;
 
-use super::artifact::{modified_at, rfc3339};
+use super::artifact::modified_at;
 use super::path::{MAX_PATH_BYTES, Spelled};
 use super::walk::{Folder, Met, Visitor, walk};
+use crate::timestamp;
 
 /// A page ends after this at the latest; the next goes on from there.
 const TIME: Duration = Duration::from_secs(2);
@@ -90,7 +91,7 @@ impl Visitor for Lister<'_> {
         self.page.files.push(Listed {
             path: Spelled::of(met.path),
             size: u64::try_from(met.state.st_size).unwrap_or_default(),
-            modified_at: rfc3339(modified_at(met.state)),
+            modified_at: timestamp::microseconds(timestamp::of_file(modified_at(met.state))),
         });
         self.last = met.path.to_owned();
         ControlFlow::Continue(())

@@ -63,7 +63,7 @@ pub(super) async fn reports(config: &Config) -> Check {
     let Some(OutboxCounts { waiting, put_aside, oldest_ms }) = counts.await else {
         return Check::skipped(REPORTS, format!("{} can't be read by this user", store::FILE));
     };
-    let age = Duration::from_secs(oldest_ms.map_or(0, crate::report::seconds_since));
+    let age = Duration::from_secs(oldest_ms.map_or(0, crate::timestamp::seconds_since));
     let oldest = if waiting > 0 { format!(", the oldest for {} s", age.as_secs()) } else { String::new() };
     let evidence = format!("{waiting} waiting{oldest}, {put_aside} put aside");
     if put_aside > 0 {

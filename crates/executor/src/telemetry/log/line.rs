@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Number, Value};
 use time::OffsetDateTime;
-use time::macros::format_description;
 use tracing::field::{Field, Visit};
 
 use super::{Format, Level};
+use crate::timestamp;
 
 /// Bytes of one message or field that are kept.
 const LONGEST: usize = 16 * 1024;
@@ -116,8 +116,7 @@ impl Redactor {
 /// The whole line with its end. Events of ours say everything in their message; of other people's, the text form
 /// shows the fields as well.
 pub(super) fn render(format: Format, now: OffsetDateTime, level: Level, ours: bool, fields: Fields) -> Arc<str> {
-    let precise = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    let timestamp = now.format(&precise).unwrap_or_default();
+    let timestamp = timestamp::milliseconds(now);
     let Fields { mut message, others } = fields;
     let mut line = String::with_capacity(message.len() + 64);
     match format {
