@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FileType, Stat};
 
 use crate::workspace::beneath;
+use crate::workspace::path::name_of;
 use crate::workspace::usage::Usage;
 use crate::workspace::walk::{Folder, Met, Visitor, walk};
 
@@ -165,10 +166,6 @@ impl Visitor for Copy<'_> {
             Err(error) => self.refuse(error.into()),
         }
     }
-}
-
-fn name_of(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 /// Copies what was opened, as much as it was said to hold.

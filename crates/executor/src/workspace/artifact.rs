@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::beneath;
-use super::path::Spelled;
+use super::path::{Spelled, name_of};
 use crate::timestamp;
 
 /// So much of a file is looked at to tell what it is.
@@ -53,11 +53,10 @@ impl Artifact {
             // It may have grown or shrunk since: what is told belongs together.
             size = read;
         }
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         Some(Self {
             path: Spelled::of(path),
             size,
-            mime_type: mime_type(&head, name),
+            mime_type: mime_type(&head, name_of(path)),
             r#type: "output",
             created_at: timestamp::microseconds(timestamp::of_file(changed_at(&state))),
             checksum: checksum.map(|(_, sum)| sum),

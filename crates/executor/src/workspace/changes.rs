@@ -15,7 +15,8 @@ use rustix::fs::{Dir, FileType, Mode, Stat};
 
 use super::artifact::{Artifact, Budget, changed_at};
 use super::beneath;
-use super::walk::{Folder, Met, Visitor, walk};
+use super::path::name_of;
+use super::walk::{Folder, Met, Patience, Visitor, walk};
 use super::watch::is_passed_over;
 
 /// Most artifacts of one execution, how deep they are looked for, how long, and how much of them is read.
@@ -69,13 +70,13 @@ pub fn is_empty(folder: &OwnedFd) -> bool {
 
 /// Looks for what changed since the mark: among these paths, or everywhere.
 pub fn since(mark: Mark, folder: &Arc<OwnedFd>, hints: Option<Vec<Vec<u8>>>) -> Changes {
-    let until = Instant::now() + TIME;
-    let mut finder = Finder { mark, found: BTreeSet::new(), looked_at: 0, truncated: false, until };
+    let mut finder = Finder { mark, found: BTreeSet::new(), truncated: false, patience: Patience::new(TIME) };
     match hints {
         Some(paths) => paths.into_iter().for_each(|path| finder.check(folder, path)),
         None => finder.truncated |= !walk(folder, &mut finder),
     }
-    let mut changes = Changes { artifacts: Vec::new(), truncated: finder.truncated, looked_at: finder.looked_at };
+    let mut changes =
+        Changes { artifacts: Vec::new(), truncated: finder.truncated, looked_at: finder.patience.looked_at };
     let mut budget = Budget { bytes: READ_BYTES, until: Instant::now() + READ_TIME };
     changes.artifacts =
         finder.found.into_iter().filter_map(|path| Artifact::read(folder, &path, &mut budget)).collect();
@@ -85,14 +86,13 @@ pub fn since(mark: Mark, folder: &Arc<OwnedFd>, hints: Option<Vec<Vec<u8>>>) -> 
 struct Finder {
     mark: Mark,
     found: BTreeSet<Vec<u8>>,
-    looked_at: usize,
     truncated: bool,
-    until: Instant,
+    patience: Patience,
 }
 
 impl Finder {
     fn check(&mut self, folder: &Arc<OwnedFd>, path: Vec<u8>) {
-        self.looked_at += 1;
+        self.patience.looked_at += 1;
         let is_new = |state: &Stat| {
             FileType::from_raw_mode(state.st_mode) == FileType::RegularFile && self.mark.is_before(state)
         };
@@ -102,24 +102,15 @@ impl Finder {
             self.found.insert(path);
         }
     }
-
-    /// Counts what is looked at, and looks at the clock once in a while.
-    fn goes_on(&mut self) -> ControlFlow<()> {
-        self.looked_at += 1;
-        let is_late = self.looked_at.is_multiple_of(256) && Instant::now() > self.until;
-        if is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
 }
 
 impl Visitor for Finder {
     fn wants(&self, path: &[u8]) -> bool {
-        !is_passed_over(path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
+        !is_passed_over(name_of(path))
     }
 
     fn folder(&mut self, _: &Met<'_>, depth: usize) -> ControlFlow<(), Folder> {
-        if let ControlFlow::Break(()) = self.goes_on() {
-            return ControlFlow::Break(());
-        }
+        self.patience.goes_on()?;
         if depth >= DEEPEST {
             self.truncated = true;
             return ControlFlow::Continue(Folder::Skip);
@@ -128,7 +119,7 @@ impl Visitor for Finder {
     }
 
     fn other(&mut self, met: &Met<'_>) -> ControlFlow<()> {
-        self.goes_on()?;
+        self.patience.goes_on()?;
         if FileType::from_raw_mode(met.state.st_mode) == FileType::RegularFile && self.mark.is_before(met.state) {
             if self.found.len() >= MOST {
                 return ControlFlow::Break(());

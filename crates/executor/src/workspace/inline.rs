@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::path::RelativePath;
 use super::staged::{Condition, Unplaced};
-use super::walk::{Folder, Met, Visitor, walk};
+use super::walk::{Folder, Met, Patience, Visitor, walk};
 use super::{Workspaces, beneath};
 use crate::admission::files::{Files, Outputs};
 use crate::admission::request::Violation;
@@ -86,8 +86,7 @@ pub struct Collected {
 
 /// Reads the files of the workspace that are wanted.
 pub fn collect(folder: &Arc<OwnedFd>, outputs: &Outputs) -> Collected {
-    let mut finder =
-        Finder { outputs, found: Vec::new(), looked_at: 0, truncated: false, until: Instant::now() + TIME };
+    let mut finder = Finder { outputs, found: Vec::new(), truncated: false, patience: Patience::new(TIME) };
     let is_all = walk(folder, &mut finder);
     let mut collected = Collected { files: BTreeMap::new(), truncated: finder.truncated || !is_all };
     let mut left = MOST_BYTES;
@@ -114,9 +113,8 @@ pub fn collect(folder: &Arc<OwnedFd>, outputs: &Outputs) -> Collected {
 struct Finder<'a> {
     outputs: &'a Outputs,
     found: Vec<Vec<u8>>,
-    looked_at: usize,
     truncated: bool,
-    until: Instant,
+    patience: Patience,
 }
 
 impl Visitor for Finder<'_> {
@@ -126,10 +124,7 @@ impl Visitor for Finder<'_> {
     }
 
     fn other(&mut self, met: &Met<'_>) -> ControlFlow<()> {
-        self.looked_at += 1;
-        if self.looked_at.is_multiple_of(256) && Instant::now() > self.until {
-            return ControlFlow::Break(());
-        }
+        self.patience.goes_on()?;
         if FileType::from_raw_mode(met.state.st_mode) == FileType::RegularFile && self.outputs.wants(met.path) {
             if self.found.len() >= MOST {
                 return ControlFlow::Break(());

@@ -4,14 +4,14 @@
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::artifact::modified_at;
-use super::path::{MAX_PATH_BYTES, Spelled};
-use super::walk::{Folder, Met, Visitor, walk};
+use super::path::{MAX_PATH_BYTES, Spelled, is_above};
+use super::walk::{Folder, Met, Patience, Visitor, walk};
 use crate::timestamp;
 
 /// A page ends after this at the latest; the next goes on from there.
@@ -38,8 +38,7 @@ pub struct Page {
 
 /// The first files behind a path, at most so many.
 pub fn page(folder: &Arc<OwnedFd>, behind: Option<&[u8]>, limit: usize) -> Page {
-    let mut lister =
-        Lister { behind, limit, page: Page::default(), last: Vec::new(), looked_at: 0, until: Instant::now() + TIME };
+    let mut lister = Lister { behind, limit, page: Page::default(), last: Vec::new(), patience: Patience::new(TIME) };
     if !walk(folder, &mut lister) {
         lister.page.end = Some(lister.last);
     }
@@ -52,15 +51,13 @@ struct Lister<'a> {
     page: Page,
     /// The last path that was dealt with.
     last: Vec<u8>,
-    looked_at: usize,
-    until: Instant,
+    patience: Patience,
 }
 
 impl Lister<'_> {
-    /// Whether there is time for another.
+    /// Whether there is time for another: a page of nothing would have no end to go on from.
     fn goes_on(&mut self) -> ControlFlow<()> {
-        self.looked_at += 1;
-        let is_late = self.looked_at.is_multiple_of(256) && Instant::now() > self.until && !self.last.is_empty();
+        let is_late = self.patience.goes_on().is_break() && !self.last.is_empty();
         if is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
@@ -74,10 +71,8 @@ impl Visitor for Lister<'_> {
     }
 
     fn folder(&mut self, _: &Met<'_>, _: usize) -> ControlFlow<(), Folder> {
-        match self.goes_on() {
-            ControlFlow::Break(()) => ControlFlow::Break(()),
-            ControlFlow::Continue(()) => ControlFlow::Continue(Folder::Enter),
-        }
+        self.goes_on()?;
+        ControlFlow::Continue(Folder::Enter)
     }
 
     fn other(&mut self, met: &Met<'_>) -> ControlFlow<()> {
@@ -104,10 +99,6 @@ fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn is_behind(path: &[u8], other: &[u8]) -> bool {
     parts(path).gt(parts(other))
-}
-
-fn is_above(path: &[u8], other: &[u8]) -> bool {
-    other.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 #[cfg(test)]

@@ -73,13 +73,23 @@ impl RelativePath {
 
     /// The name alone.
     pub fn name(&self) -> &[u8] {
-        self.split().1
+        name_of(&self.0)
     }
 
     /// The folders on the way to `other` include this path.
     pub fn is_above(&self, other: &Self) -> bool {
-        other.0.strip_prefix(self.0.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
+        is_above(&self.0, &other.0)
     }
+}
+
+/// The last part of a path.
+pub fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+/// Whether the folders on the way to `other` include `path`.
+pub fn is_above(path: &[u8], other: &[u8]) -> bool {
+    other.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 /// A path in an answer. JSON holds no bytes but text, so one that is not UTF-8 is told twice: readable, and as it goes into a URL.

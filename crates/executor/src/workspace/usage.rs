@@ -75,10 +75,8 @@ impl Counter {
 
 impl Visitor for Counter {
     fn folder(&mut self, met: &Met<'_>, _: usize) -> ControlFlow<(), Folder> {
-        match self.count(met.state) {
-            ControlFlow::Break(()) => ControlFlow::Break(()),
-            ControlFlow::Continue(()) => ControlFlow::Continue(Folder::Enter),
-        }
+        self.count(met.state)?;
+        ControlFlow::Continue(Folder::Enter)
     }
 
     fn other(&mut self, met: &Met<'_>) -> ControlFlow<()> {

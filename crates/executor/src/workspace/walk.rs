@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Dir, FileType, Stat};
 
@@ -30,6 +31,27 @@ pub enum Folder {
     Enter,
     /// Leave it out.
     Skip,
+}
+
+/// How long looking may take.
+pub struct Patience {
+    until: Instant,
+    /// How much was looked at.
+    pub looked_at: usize,
+}
+
+impl Patience {
+    /// So long from now on.
+    pub fn new(time: Duration) -> Self {
+        Self { until: Instant::now() + time, looked_at: 0 }
+    }
+
+    /// One more is looked at, and once in a while the clock.
+    pub fn goes_on(&mut self) -> ControlFlow<()> {
+        self.looked_at += 1;
+        let is_late = self.looked_at.is_multiple_of(256) && Instant::now() > self.until;
+        if is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 /// Who goes through a workspace, and what for.

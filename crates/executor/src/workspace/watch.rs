@@ -28,6 +28,7 @@ mod linux {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
     use super::is_passed_over;
+    use crate::workspace::path::name_of;
     use crate::workspace::walk::{Folder, Met, Visitor, walk};
 
     /// Folders that are watched in all, and of one workspace: each costs the kernel a kilobyte.
@@ -180,7 +181,7 @@ mod linux {
 
     impl Visitor for Setup {
         fn wants(&self, path: &[u8]) -> bool {
-            !is_passed_over(path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
+            !is_passed_over(name_of(path))
         }
 
         fn folder(&mut self, _: &Met<'_>, _: usize) -> ControlFlow<(), Folder> {
