@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::value::RawValue;
 
-use super::request::Violation;
+use super::fields::Violation;
 use crate::workspace::path::RelativePath;
 
 /// Most files that a request brings along.

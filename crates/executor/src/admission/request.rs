@@ -3,22 +3,22 @@
 #[cfg(any(test, fuzzing))]
 pub mod property;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::{Language, Mode, json};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use runtime::{Language, Mode};
 use serde_json::value::RawValue;
 
 use super::digest;
+use super::fields::{Fields, Members, Violation};
 use super::files::{self, Files, Outputs};
 use crate::config::Config;
 use crate::workspace::random;
 
 /// Longest id.
 const MAX_ID_BYTES: usize = 128;
+/// What [`is_id`] asks for, in words.
+pub const ID_FORM: &str = "1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit";
 /// One environment string, name, sign and value with its NUL, is at most this long (MAX_ARG_STRLEN, execve(2)).
 const MAX_VARIABLE_BYTES: usize = 128 * 1024;
 /// All of the user's variables together: they share a quarter of the stack's limit with the arguments (execve(2)).
@@ -105,81 +105,20 @@ impl Ceilings {
     }
 }
 
-/// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Violation {
-    /// Which field, with dots to what is inside; `body` for all of it.
-    pub field: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-impl Violation {
-    /// Of a field.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
-
-/// The members of a JSON object, each as it was written.
-type Members<'a> = BTreeMap<String, &'a RawValue>;
-
 /// Reads and judges a body.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(body: &[u8], ceilings: &Ceilings) -> Result<ExecuteRequest, Vec<Violation>> {
-    let whole = |message: String| vec![Violation::new("body", message)];
-    let text = std::str::from_utf8(body).map_err(|error| whole(format!("not UTF-8: {error}")))?;
-    json::check(text, json::Keys::Unique).map_err(|error| whole(format!("not acceptable as JSON: {error}")))?;
-    let members: Members<'_> = serde_json::from_str(text).map_err(|_| whole("must be a JSON object".into()))?;
-    let named = members.get("execution_id").is_some_and(|id| id.get() != "null");
-    let digest = named.then(|| digest::of(members.iter().map(|(name, value)| (name.as_str(), *value))));
-    let mut reader = Reader { members, violations: Vec::new() };
-    let request = reader.request(ceilings).map(|request| ExecuteRequest { digest, ..request });
-    for field in reader.members.into_keys() {
-        reader.violations.push(Violation::new(field, "unknown field"));
-    }
-    match request {
-        Some(request) if reader.violations.is_empty() => Ok(request),
-        _ => Err(reader.violations),
-    }
+    let mut fields = Fields::read(body)?;
+    let named = fields.members.get("execution_id").is_some_and(|id| id.get() != "null");
+    let digest = named.then(|| digest::of(fields.members.iter().map(|(name, value)| (name.as_str(), *value))));
+    let request = fields.request(ceilings).map(|request| ExecuteRequest { digest, ..request });
+    fields.finish(request)
 }
 
-struct Reader<'a> {
-    members: Members<'a>,
-    violations: Vec<Violation>,
-}
-
-impl<'a> Reader<'a> {
-    fn violation(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.violations.push(Violation::new(field, message));
-    }
-
-    /// Takes a member; one that is null counts as absent.
-    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
-        self.members.remove(name).filter(|value| value.get() != "null")
-    }
-
-    /// Takes a member of a type; another type is a violation.
-    fn typed<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Option<T> {
-        let value = self.take(name)?;
-        let parsed = serde_json::from_str(value.get()).ok();
-        if parsed.is_none() {
-            self.violation(name, format!("must be {expected}"));
-        }
-        parsed
-    }
-
-    /// Takes a member that has to be there.
-    fn required(&mut self, name: &str, expected: &str) -> Option<String> {
-        if self.members.get(name).is_none_or(|value| value.get() == "null") {
-            self.members.remove(name);
-            self.violation(name, format!("required: {expected}"));
-        }
-        self.typed(name, expected)
-    }
-
+/// Those of an execution.
+impl Fields<'_> {
     /// The request, or `None` when something without which there is none is missing or wrong.
     fn request(&mut self, ceilings: &Ceilings) -> Option<ExecuteRequest> {
         let code = self.code(ceilings);
@@ -213,7 +152,9 @@ impl<'a> Reader<'a> {
     }
 
     fn code(&mut self, ceilings: &Ceilings) -> Option<String> {
-        let code = self.required("code", "a string, the code to run")?;
+        let what = "a string, the code to run";
+        self.require("code", what);
+        let code: String = self.typed("code", what)?;
         let bytes = code.len() as u64;
         let problem = if code.is_empty() {
             "must not be empty".to_owned()
@@ -230,7 +171,8 @@ impl<'a> Reader<'a> {
 
     fn language(&mut self) -> Option<Language> {
         let expected = format!("one of {}", Language::NAMES);
-        let name = self.required("language", &expected)?;
+        self.require("language", &expected);
+        let name: String = self.typed("language", &expected)?;
         let language = Language::parse(&name);
         if language.is_none() {
             self.violation("language", format!("must be {expected}"));
@@ -243,8 +185,7 @@ impl<'a> Reader<'a> {
         if is_id(&id) {
             return Some(id);
         }
-        let form = "must be 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit";
-        self.violation(name, form);
+        self.violation(name, format!("must be {ID_FORM}"));
         None
     }
 

@@ -139,7 +139,7 @@ proptest! {
         members in prop::collection::vec(any_member(), 0..6),
     ) {
         // Each once: a key twice refuses the whole body.
-        let members: BTreeMap<_, _> = members.into_iter().collect();
+        let members: std::collections::BTreeMap<_, _> = members.into_iter().collect();
         let members: String = members.iter().map(|(name, value)| format!(",\"{name}\":{value}")).collect();
         property::holds(format!(r#"{{"code":{code},"language":{language}{members}}}"#).as_bytes());
     }

@@ -2,8 +2,8 @@
 
 use sandbox::error::Stage;
 
+use crate::admission::fields::Violation;
 use crate::admission::queue::Refused;
-use crate::admission::request::Violation;
 use crate::http::problem::Problem;
 use crate::pipeline::Failed;
 use crate::store::StoreError;

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::execute::result;
 use super::problem::Problem;
 use super::routes::Service;
-use crate::admission::request::{Violation, is_id};
+use crate::admission::fields::Violation;
+use crate::admission::request::is_id;
 use crate::executions::{Cancelled, Found, Page, parse_cursor};
 use crate::store::{Filter, Status};
 

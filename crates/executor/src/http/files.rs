@@ -23,7 +23,8 @@ use tokio_util::io::ReaderStream;
 use super::problem::Problem;
 use super::range::{Asked, asked};
 use super::routes::Service;
-use crate::admission::request::{Violation, is_id};
+use crate::admission::fields::Violation;
+use crate::admission::request::{ID_FORM, is_id};
 use crate::workspace::artifact::{changed_at, mime_type_of, modified_at};
 use crate::workspace::listing::{self, Listed};
 use crate::workspace::path::{RelativePath, encoded};
@@ -71,8 +72,7 @@ fn named(uri: &Uri) -> Result<(String, RelativePath), Problem> {
 /// A session's id, as it is in a URL.
 pub fn session_id(text: &str) -> Result<String, Violation> {
     let id = percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let form = "must be 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or a digit";
-    if is_id(&id) { Ok(id) } else { Err(Violation::new("session_id", form)) }
+    if is_id(&id) { Ok(id) } else { Err(Violation::new("session_id", format!("must be {ID_FORM}"))) }
 }
 
 /// The values of a query, by name.

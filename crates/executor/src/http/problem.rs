@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::admission::request::Violation;
+use crate::admission::fields::Violation;
 
 /// Seconds after which to try again when there was no room.
 const RETRY_AFTER: &str = "1";

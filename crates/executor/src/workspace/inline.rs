@@ -17,8 +17,8 @@ use super::path::RelativePath;
 use super::staged::{Condition, Unplaced};
 use super::walk::{Folder, Met, Patience, Visitor, walk};
 use super::{Workspaces, beneath};
+use crate::admission::fields::Violation;
 use crate::admission::files::{Files, Outputs};
-use crate::admission::request::Violation;
 
 /// What comes back with an answer, at most: files, bytes, and how deep and how long they are looked for.
 const MOST: usize = 1000;

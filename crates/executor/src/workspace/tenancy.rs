@@ -19,8 +19,9 @@ use super::sessions::Stay;
 use super::usage::Usage;
 use super::watch::Watcher;
 use super::{Workspace, Workspaces};
+use crate::admission::fields::Violation;
 use crate::admission::files::Outputs;
-use crate::admission::request::{ExecuteRequest, Violation};
+use crate::admission::request::ExecuteRequest;
 use crate::offload::offload;
 
 /// A workspace of more files than this is watched for its session's next execution: to look at all takes as long as to run.

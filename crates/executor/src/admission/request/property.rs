@@ -4,7 +4,10 @@
 //! The rules are written out once more here, from the contract. The fuzzer (`fuzz/fuzz_targets/request.rs`, `names.rs`)
 //! and the unit tests share them.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
+
+use runtime::json;
 
 use super::*;
 
