@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
@@ -20,6 +19,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
+use super::body;
 use super::problem::Problem;
 use super::range::{Asked, asked};
 use super::routes::Service;
@@ -39,8 +39,6 @@ const PAGE: usize = 1000;
 const LARGEST_PAGE: usize = 10_000;
 /// Bytes that pass through at a time.
 const PIECE: usize = 128 * 1024;
-/// Longest pause within an upload. How long it takes in all is the client's to say.
-const PAUSE: Duration = Duration::from_secs(10);
 /// Room that is kept at a time for an upload of unknown length.
 const STEP: u64 = 1024 * 1024;
 /// Less room than this on the disk is left to the service.
@@ -182,15 +180,12 @@ async fn content(file: File, start: u64, length: u64) -> io::Result<Body> {
 async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
     let (id, path) = named(request.uri())?;
     let headers = request.headers();
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Problem::UnsupportedMediaType);
-    }
+    let announced = body::announced(headers)?;
     if headers.contains_key(header::CONTENT_RANGE) {
         let message = "a part of a file can't be put: send all of it (RFC 9110, section 14.5)";
         return Err(Problem::Validation(vec![Violation::new("content-range", message)]));
     }
     let condition = condition(headers);
-    let announced = header_text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     let location = request.uri().path().to_owned();
     let entered = service.executions.executor.workspaces.enter(&id, Doing::Transfer).await;
     let (workspace, stay) = entered.map_err(|error| failed("entering a session", &error))?;
@@ -263,11 +258,11 @@ impl Pieces<'_> {
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(PIECE);
         loop {
-            let piece = match tokio::time::timeout(PAUSE, self.body.frame()).await {
+            // How long it takes in all is the client's to say.
+            let piece = match tokio::time::timeout(body::PAUSE, self.body.frame()).await {
                 Err(_) => return Err(Problem::RequestTimeout),
                 Ok(None) => break,
-                // The client went away; nobody reads the answer.
-                Ok(Some(Err(_))) => return Err(Problem::Validation(vec![Violation::new("body", "was cut off")])),
+                Ok(Some(Err(_))) => return Err(body::cut_off()),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
             self.received += piece.len() as u64;

@@ -2,6 +2,7 @@
 
 mod about;
 pub mod answer;
+mod body;
 mod execute;
 mod executions;
 mod files;

@@ -15,14 +15,11 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use super::problem::{Answer, Problem};
-use super::{about, execute, executions};
+use super::{about, body, execute, executions};
 use crate::admission::request::{Ceilings, is_id};
 use crate::config::{Config, HostRule};
 use crate::executions::Executions;
 use crate::workspace::random;
-
-/// Bodies are counted in this unit.
-pub const KIB: usize = 1024;
 
 /// The service as the routes see it.
 pub struct Service {
@@ -42,12 +39,10 @@ pub struct Service {
 impl Service {
     /// A service of these executions.
     pub fn new(config: Config, executions: Arc<Executions>) -> Self {
-        // Eight of the largest bodies, or as many smaller ones, are held in memory at a time.
-        let bodies = (config.max_body_bytes as usize).saturating_mul(8) / KIB;
         Self {
             ceilings: Ceilings::of(&config),
             host_rule: config.host_rule(),
-            bodies: Arc::new(Semaphore::new(bodies.min(Semaphore::MAX_PERMITS))),
+            bodies: Arc::new(body::memory(config.max_body_bytes)),
             started: Instant::now(),
             executions,
             config,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::execute::read_body;
+use super::body::read_body;
 use super::problem::Problem;
 use super::routes::{RequestId, Service};
 use crate::packages::{Failure, Layer, request};
