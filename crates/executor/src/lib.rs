@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 pub mod cli;
 pub mod config;
+mod disk;
 mod executions;
 mod http;
 mod interpreters;

@@ -10,12 +10,11 @@ use runtime::Language;
 use serde_json::{Value, json};
 
 use super::routes::Service;
+use crate::disk::LEAST_FREE_BYTES;
 use crate::pipeline::Executor;
 
 /// A sandbox that stood up this recently proves that sandboxes stand up.
 const PROOF_LASTS: Duration = Duration::from_secs(10);
-/// Less room than this counts as a full disk.
-const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
 
 pub async fn health(State(service): State<Arc<Service>>) -> Response {
     let executor = &service.executions.executor;

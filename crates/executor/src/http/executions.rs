@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::execute::result;
 use super::problem::Problem;
+use super::query::page_size;
 use super::routes::Service;
 use crate::admission::fields::Violation;
 use crate::admission::request::is_id;
@@ -71,9 +72,9 @@ fn read(parameters: Vec<(String, String)>) -> Result<(Filter, usize), Vec<Violat
                 if filter.status.is_some() { String::new() } else { format!("must be one of {}", Status::names()) }
             }
             "limit" => {
-                let asked = value.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit));
-                most = asked.unwrap_or(most);
-                if asked.is_some() { String::new() } else { format!("must be a whole number from 1 to {LARGEST_PAGE}") }
+                let asked = page_size(&value, LARGEST_PAGE);
+                most = *asked.as_ref().unwrap_or(&most);
+                asked.err().unwrap_or_default()
             }
             "cursor" => {
                 filter.before_seq = parse_cursor(&value);

@@ -21,10 +21,11 @@ use tokio_util::io::ReaderStream;
 
 use super::body;
 use super::problem::Problem;
+use super::query::{limit, session_id, value};
 use super::range::{Asked, asked};
 use super::routes::Service;
 use crate::admission::fields::Violation;
-use crate::admission::request::{ID_FORM, is_id};
+use crate::disk::LEAST_FREE_BYTES;
 use crate::workspace::artifact::{changed_at, mime_type_of, modified_at};
 use crate::workspace::listing::{self, Listed};
 use crate::workspace::path::{RelativePath, encoded};
@@ -41,8 +42,6 @@ const LARGEST_PAGE: usize = 10_000;
 const PIECE: usize = 128 * 1024;
 /// Room that is kept at a time for an upload of unknown length.
 const STEP: u64 = 1024 * 1024;
-/// Less room than this on the disk is left to the service.
-const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Its routes.
 pub fn router() -> Router<Arc<Service>> {
@@ -67,25 +66,6 @@ fn named(uri: &Uri) -> Result<(String, RelativePath), Problem> {
     }
 }
 
-/// A session's id, as it is in a URL.
-pub fn session_id(text: &str) -> Result<String, Violation> {
-    let id = percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    if is_id(&id) { Ok(id) } else { Err(Violation::new("session_id", format!("must be {ID_FORM}"))) }
-}
-
-/// The values of a query, by name.
-pub fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
-    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
-}
-
-/// The size of a page that was asked for.
-pub fn limit(uri: &Uri, default: usize, largest: usize) -> Result<usize, Violation> {
-    let Some(text) = query(uri, "limit") else { return Ok(default) };
-    let number = text.parse().ok().filter(|number| (1..=largest).contains(number));
-    number.ok_or_else(|| Violation::new("limit", format!("must be a whole number from 1 to {largest}")))
-}
-
 /// A page of files, as it is told.
 #[derive(Serialize)]
 struct Listing {
@@ -98,7 +78,7 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
     let id = uri.path().strip_prefix("/sessions/").and_then(|rest| rest.strip_suffix("/files")).unwrap_or_default();
     let id = session_id(id);
     let limit = limit(&uri, PAGE, LARGEST_PAGE);
-    let cursor = query(&uri, "cursor").map(RelativePath::from_url).transpose();
+    let cursor = value(&uri, "cursor").map(RelativePath::from_url).transpose();
     let cursor = cursor.map_err(|_| Violation::new("cursor", "must be the next_cursor of an answer"));
     let (id, limit, cursor) = match (id, limit, cursor) {
         (Ok(id), Ok(limit), Ok(cursor)) => (id, limit, cursor),
@@ -191,19 +171,14 @@ async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result
     let (workspace, stay) = entered.map_err(|error| failed("entering a session", &error))?;
     let line = quota::line(service.config.max_disk_mb);
     let length = announced.unwrap_or(0);
-    if service
-        .executions
-        .executor
-        .workspaces
-        .free_bytes()
-        .is_ok_and(|free| free < length.saturating_add(LEAST_FREE_BYTES))
-    {
+    let workspaces = &service.executions.executor.workspaces;
+    if workspaces.free_bytes().is_ok_and(|free| free < length.saturating_add(LEAST_FREE_BYTES)) {
         return Err(Problem::InsufficientStorage);
     }
     let replaced = replaced_bytes(&workspace, &path);
     let promise = Promise::new(&stay, &workspace.folder, line, length.saturating_sub(replaced)).await;
     let promise = promise.ok_or(Problem::QuotaExceeded(service.config.max_disk_mb))?;
-    let staged = service.executions.executor.workspaces.stage(workspace.identity);
+    let staged = workspaces.stage(workspace.identity);
     let staged = staged.map_err(|error| failed("making a file", &error))?;
     let mut pieces =
         Pieces { body: request.into_body().into_data_stream(), promise, granted: length.max(replaced), received: 0 };

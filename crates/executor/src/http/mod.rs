@@ -7,6 +7,7 @@ mod execute;
 mod executions;
 mod files;
 pub mod problem;
+mod query;
 mod range;
 mod routes;
 pub mod server;

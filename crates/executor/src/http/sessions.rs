@@ -9,8 +9,9 @@ use axum::response::Json;
 use axum::routing::{delete, get};
 use serde::Serialize;
 
-use super::files::{blocking, failed, limit, query, session_id};
+use super::files::{blocking, failed};
 use super::problem::Problem;
+use super::query::{limit, session_id, value};
 use super::routes::Service;
 use crate::workspace::expiry::{Ended, Session};
 
@@ -32,7 +33,7 @@ struct Listing {
 }
 
 async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
-    let cursor = query(&uri, "cursor").map(session_id).transpose().map_err(|mut violation| {
+    let cursor = value(&uri, "cursor").map(session_id).transpose().map_err(|mut violation| {
         violation.field = "cursor".into();
         violation
     });

@@ -6,9 +6,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
+use crate::disk;
 
-/// Less than this counts as none: what runs needs some for its result.
-const LEAST_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a look at the disk is good for.
 const LOOK_LASTS: Duration = Duration::from_millis(200);
 
@@ -48,7 +47,7 @@ impl Room {
         }
         if known.looked.is_none_or(|looked| looked.elapsed() > LOOK_LASTS) {
             let had_room = known.has_room;
-            known.has_room = self.free_bytes() >= LEAST_FREE_BYTES;
+            known.has_room = self.free_bytes() >= disk::LEAST_FREE_BYTES;
             known.looked = Some(Instant::now());
             let was_there = std::mem::replace(&mut known.is_there, self.is_there());
             if was_there && !known.is_there {
@@ -115,7 +114,7 @@ impl Room {
     }
 
     fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |state| state.f_bavail * state.f_frsize)
+        rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |state| disk::free_bytes(&state))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -37,6 +37,8 @@ pub use uids::Uids;
 use sessions::{Doing, Sessions, Stay};
 use watch::Watcher;
 
+use crate::disk;
+
 /// The root of all workspaces.
 #[derive(Debug)]
 pub struct Workspaces {
@@ -143,7 +145,7 @@ impl Workspaces {
     /// As the system said.
     pub fn free_bytes(&self) -> io::Result<u64> {
         let state = rustix::fs::fstatvfs(&self.root)?;
-        Ok(state.f_bavail * state.f_frsize)
+        Ok(disk::free_bytes(&state))
     }
 
     /// Enters a session: its workspace, made if it is new, and the stay in it, to be kept for as long as it is used.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::sessions::Stay;
 use super::usage::{Usage, measure, nameless};
+use crate::disk;
 
 /// What may be written in a second, at most: memory is not faster than that through a file system.
 const BYTES_PER_SECOND: f64 = 2.0 * (1u64 << 30) as f64;
@@ -164,10 +165,8 @@ fn pause(room: Usage, took: Duration) -> Duration {
 
 /// What the file system has left for ordinary users; nothing where it does not tell.
 fn free(folder: &OwnedFd) -> Usage {
-    rustix::fs::fstatvfs(folder).map_or_else(
-        |_| Usage::default(),
-        |state| Usage { bytes: state.f_bavail * state.f_frsize, files: state.f_favail },
-    )
+    rustix::fs::fstatvfs(folder)
+        .map_or_else(|_| Usage::default(), |state| Usage { bytes: disk::free_bytes(&state), files: state.f_favail })
 }
 
 /// Room in a session's workspace that is kept for something on its way into it. Dropping it gives the room back.

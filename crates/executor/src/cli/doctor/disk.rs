@@ -9,10 +9,9 @@ use rustix::fs::statvfs;
 use super::folders::{existing, plain};
 use super::{Check, Status};
 use crate::config::Config;
+use crate::disk::{LEAST_FREE_BYTES, free_bytes};
 
 const MIB: u64 = 1024 * 1024;
-/// With less room the service calls itself unhealthy.
-const LEAST_FREE_BYTES: u64 = 16 * MIB;
 /// Files (inodes): an execution needs a few, the packages of one some thousands.
 const FEW_FILES: u64 = 1000;
 /// What is written at once to see how fast that is, how often at most, and for how long at most.
@@ -31,7 +30,7 @@ pub(super) fn room(config: &Config) -> Check {
     for (what, path) in [("workspace", &config.workspace_path), ("state", &config.state_path)] {
         let path = existing(path);
         let Ok(state) = statvfs(path) else { continue };
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
+        let free = free_bytes(&state);
         // A file system that makes inodes as it needs them says that it has none at all.
         let files = (state.f_files > 0).then_some(state.f_favail);
         let files_free = files.map(|files| format!(", {files} files (inodes)")).unwrap_or_default();
