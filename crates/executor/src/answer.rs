@@ -93,12 +93,14 @@ impl Answer {
 
     /// The executor went down under it. What the program wrote and used until then stays.
     pub fn crashed(self) -> Self {
-        let message = "The executor went down while the execution ran".to_owned();
-        let error = Failure { kind: Kind::Sandbox, name: None, message, traceback: None };
+        let error = Failure { kind: Kind::Sandbox, name: None, message: WENT_DOWN.to_owned(), traceback: None };
         let status = Status::Crashed;
         Self { status, message: self::message(status), error: Some(error), ..self }
     }
 }
+
+/// Why one has crashed.
+pub const WENT_DOWN: &str = "The executor went down while the execution ran";
 
 /// What a status is called in a sentence.
 pub fn message(status: Status) -> &'static str {

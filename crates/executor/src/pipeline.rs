@@ -1,5 +1,5 @@
-//! The way of an execution, on one page: admitted → workspace → sandbox → program → verdict → answer. The first steps of it may
-//! have been gone before it came ([`crate::warm`]).
+//! How a request is run: workspace → sandbox → program → verdict → answer. The first steps of it may have been gone before it came
+//! ([`crate::warm`]); what comes before and after, whose id it is, that it is recorded and reported, is in [`crate::executions`].
 
 use std::collections::HashMap;
 use std::io;

@@ -75,7 +75,7 @@ impl Queue {
     /// # Errors
     /// There is no place, or the queue is closed.
     pub fn enter(self: &Arc<Self>) -> Result<Ticket, Refused> {
-        self.line_up(|queue| Place::take(queue, queue.waiting_at_most).ok_or(Refused::Full))
+        self.line_up(self.waiting_at_most)
     }
 
     /// The same for one that was let in before: there is always a place.
@@ -83,16 +83,16 @@ impl Queue {
     /// # Errors
     /// The queue is closed.
     pub fn enter_again(self: &Arc<Self>) -> Result<Ticket, Refused> {
-        self.line_up(|queue| Place::take(queue, usize::MAX).ok_or(Refused::Full))
+        self.line_up(usize::MAX)
     }
 
-    fn line_up(self: &Arc<Self>, place: impl FnOnce(&Arc<Self>) -> Result<Place, Refused>) -> Result<Ticket, Refused> {
+    fn line_up(self: &Arc<Self>, waiting_at_most: usize) -> Result<Ticket, Refused> {
         // A free permit belongs to whoever waits longest, so this never overtakes anybody.
         let turn = match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(permit) => Turn::Now(permit),
             Err(TryAcquireError::Closed) => return Err(Refused::Closed),
             Err(TryAcquireError::NoPermits) => {
-                let place = place(self)?;
+                let place = Place::take(self, waiting_at_most).ok_or(Refused::Full)?;
                 let mut permit: Acquiring =
                     Box::pin(tokio::task::unconstrained(Arc::clone(&self.slots).acquire_owned()));
                 // The first look takes the place in the line.

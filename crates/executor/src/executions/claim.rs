@@ -9,7 +9,7 @@ use super::refusal::problem_of_store;
 use super::{Executions, failed};
 use crate::admission::request::ExecuteRequest;
 use crate::http::problem::Problem;
-use crate::store::{Finished, Record, Status, Wait};
+use crate::store::{Record, Wait};
 use crate::timestamp::now_ms;
 
 /// An id of ours alone. Dropping it gives it up: others may have it then, unless its program may have run.
@@ -79,15 +79,7 @@ impl Drop for Claim {
         // A fault of ours in the middle: what may have run is never run again.
         if self.entry.started().is_some() && std::thread::panicking() {
             let answer = failed(&self.entry.record, "A fault of the executor's own");
-            let finished = Finished {
-                status: Status::Failed,
-                exit_code: None,
-                started_ms: self.entry.started().map(|start| start.ms),
-                finished_ms: now_ms(),
-                execution_time: 0.0,
-                body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-                to_report: self.executions.reports.is_some(),
-            };
+            let finished = self.executions.untold(&answer, self.entry.started().map(|start| start.ms));
             drop(self.executions.store.finish(self.entry.record.clone(), finished, Wait::Written));
             self.entry.ends(End::Refused(Problem::Internal));
         }

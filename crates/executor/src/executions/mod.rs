@@ -347,6 +347,19 @@ impl Executions {
         self.live.leave(entry);
     }
 
+    /// How one finished of which nothing can be told but this answer.
+    fn untold(&self, answer: &Answer, started_ms: Option<i64>) -> Finished {
+        Finished {
+            status: status_of(answer.status),
+            exit_code: None,
+            started_ms,
+            finished_ms: now_ms(),
+            execution_time: 0.0,
+            body: serde_json::to_vec(answer).unwrap_or_default().into(),
+            to_report: self.reports.is_some(),
+        }
+    }
+
     /// Has the result, which is written, sent to the control plane.
     fn report(&self, id: &str, heartbeats: Option<Heartbeats>) {
         match (&self.reports, heartbeats) {

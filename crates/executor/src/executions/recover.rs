@@ -6,9 +6,8 @@ use runtime::verdict::{Kind, Status as Ended};
 
 use super::Executions;
 use super::claim::Claim;
-use crate::answer::Answer;
-use crate::store::{Finished, Record, Status, StoreError, Wait};
-use crate::timestamp::now_ms;
+use crate::answer::{Answer, WENT_DOWN};
+use crate::store::{Record, Status, StoreError, Wait};
 
 /// How many there were.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,18 +49,9 @@ impl Executions {
 
     /// It does not wait for the disk: should it not get there, the next start does the same.
     async fn record_crash(&self, record: Record, started_ms: Option<i64>) {
-        let why = "The executor went down while the execution ran";
-        let answer = Answer::without_run(&record, Ended::Crashed, Kind::Sandbox, why);
+        let answer = Answer::without_run(&record, Ended::Crashed, Kind::Sandbox, WENT_DOWN);
         log_crash(&record);
-        let finished = Finished {
-            status: Status::Crashed,
-            exit_code: None,
-            started_ms,
-            finished_ms: now_ms(),
-            execution_time: 0.0,
-            body: serde_json::to_vec(&answer).unwrap_or_default().into(),
-            to_report: self.reports.is_some(),
-        };
+        let finished = self.untold(&answer, started_ms);
         let id = record.id.clone();
         if self.store.finish(record, finished, Wait::Written).await.is_ok() {
             self.report(&id, None);

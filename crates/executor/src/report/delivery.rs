@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::call::{Call, Failed, Remedy};
 use super::heartbeat::Over;
-use super::queue::{Due, Lane, Next, Queue, Sweeping, Waiting};
+use super::queue::{Due, Lane, Next, Queue, Sweeping};
 use super::{Shared, bodies, chance, schedule};
 use crate::offload::offload;
 
@@ -102,12 +102,7 @@ impl Delivery {
                         tracing::error!("What waits to be reported can't be read: {error}");
                         Vec::new()
                     });
-                    let waiting = |waiting: crate::store::Waiting| Waiting {
-                        seq: waiting.seq,
-                        id: waiting.execution_id,
-                        attempts: waiting.attempts,
-                    };
-                    self.queue.page(page.into_iter().map(waiting).collect());
+                    self.queue.page(page);
                 }
                 Next::Nothing => break,
             }

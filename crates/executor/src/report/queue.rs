@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::call::Remedy;
 use super::schedule;
+use crate::store::Waiting;
 
 /// Fresh ones that are held.
 const MOST_FRESH: usize = 1024;
@@ -20,17 +21,6 @@ const MOST_LATER: usize = 1024;
 const FAILURES_OF_SWEEP: u32 = 1024;
 /// So many failures show that what waits does not wait for the end of an outage.
 const FAILURES_AFTER_OUTAGE: u32 = 32;
-
-/// A report that waits on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its place in the outbox.
-    pub seq: i64,
-    /// The execution's.
-    pub id: String,
-    /// How often it was tried.
-    pub attempts: u32,
-}
 
 /// A report to be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +150,7 @@ impl Queue {
             self.page.clear();
             return Next::Nothing;
         }
-        while let Some(Waiting { seq, id, attempts }) = self.page.pop_front() {
+        while let Some(Waiting { seq, execution_id: id, attempts }) = self.page.pop_front() {
             self.after = seq;
             let taken = beating.contains(&id)
                 || self.under_way.contains(&id)
@@ -203,7 +193,7 @@ impl Queue {
     pub fn settle(&mut self, due: &Due, failed: Option<Remedy>, now: Instant, chance: f64) {
         self.under_way.remove(&due.id);
         // A page that was read before must not send again what is done.
-        self.page.retain(|waiting| waiting.id != due.id);
+        self.page.retain(|waiting| waiting.execution_id != due.id);
         let asked = match failed {
             None | Some(Remedy::Never) => return,
             Some(Remedy::Again(asked)) => asked,
@@ -247,7 +237,7 @@ mod tests {
     }
 
     fn waiting(seq: i64, attempts: u32) -> Waiting {
-        Waiting { seq, id: format!("e{seq}"), attempts }
+        Waiting { seq, execution_id: format!("e{seq}"), attempts }
     }
 
     /// Sends and settles whatever the sweep of a whole outbox gives; their ids.
@@ -285,7 +275,10 @@ mod tests {
         queue.settle(&due, AGAIN, now, 0.5);
         assert_eq!((due.attempts, queue.idle_for(now)), (9, None));
         queue.sweep(Sweeping::Minute);
-        assert_eq!(sweep_all(&mut queue, &[Waiting { seq: 1, id: "a".into(), attempts: 10 }], now, None), ["a"]);
+        assert_eq!(
+            sweep_all(&mut queue, &[Waiting { seq: 1, execution_id: "a".into(), attempts: 10 }], now, None),
+            ["a"]
+        );
     }
 
     #[test]
@@ -381,14 +374,17 @@ mod tests {
         queue.sweep(Sweeping::Minute);
         assert_eq!(sweep_all(&mut queue, &outbox, now, AGAIN).last().unwrap(), "e2000");
         queue.sweep(Sweeping::Minute);
-        assert_eq!(sweep_all(&mut queue, &outbox, now, None), outbox.iter().map(|w| w.id.clone()).collect::<Vec<_>>());
+        assert_eq!(
+            sweep_all(&mut queue, &outbox, now, None),
+            outbox.iter().map(|w| w.execution_id.clone()).collect::<Vec<_>>()
+        );
     }
 
     #[test]
     fn what_there_is_no_room_for_is_left_to_the_disk() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let outbox: Vec<Waiting> = (0..3000).map(|seq| waiting(seq + 1, 1)).collect();
-        outbox.iter().for_each(|waiting| queue.add(waiting.id.clone()));
+        outbox.iter().for_each(|waiting| queue.add(waiting.execution_id.clone()));
         let mut tried = 0;
         while let Some(due) = queue.next_fresh() {
             queue.settle(&due, Some(Remedy::Reach), now, 0.5);
