@@ -240,15 +240,15 @@ def become_program(hooks):
 
 def fill_holes():
     """Takes the free places between the objects that are there, so that those that a fork makes are side by side: each page that it
-    writes to is copied for it. They are in pools of objects of one size (Objects/obmalloc.c)."""
-    pool_bytes, most_objects = 16384, 20000
+    writes to is copied for it. They are in pools of objects of one size (Objects/obmalloc.c); where they are not, little is taken."""
+    pool_bytes, header_bytes, most_bytes = 16384 if sys.version_info >= (3, 10) else 4096, 64, 131072
     for size in range(16, 513, 16):
-        places, filled, held = pool_bytes // size, {}, []
-        while len(held) < most_objects:
+        places, filled, held = (pool_bytes - header_bytes) // size, {}, []
+        while len(held) < most_bytes // size:
             held.append(bytes(max(size - 40, 0)))
             pool = id(held[-1]) // pool_bytes
             filled[pool] = filled.get(pool, 0) + 1
-            if filled[pool] >= places - 1:
+            if filled[pool] >= places:
                 break  # All of it: there was no older one left.
         BUFFERS.append(held)
 
