@@ -442,7 +442,7 @@ def main():
     if started_ahead():
         import_ahead(sys.argv[1:])
         if sys.argv[1:]:
-            del sys.orig_argv[1 - len(sys.argv) :]
+            del getattr(sys, "orig_argv", [])[1 - len(sys.argv) :]  # Python 3.10 and newer.
         channel, (header, code, event_text) = wait_for_request()
     else:
         channel = Channel()

@@ -270,11 +270,18 @@ def rehearse():
     sys.modules["__main__"], sys.argv[:], sys.path[:] = kept
 
 
+def receive(control):
+    """A packet and the descriptors beside it: as socket.recv_fds, which Python has since 3.9."""
+    word = struct.calcsize("i")
+    data, beside, _, _ = control.recvmsg(65536, socket.CMSG_LEN(MOST_FDS * word))
+    return data, [fd for _, _, content in beside for (fd,) in struct.iter_unpack("i", content[: len(content) // word * word])]
+
+
 def serve(control, steps, hooks, enters_pids):
     """Forks on order until the service is gone; returns in each fork."""
     detach = super(socket.socket, control).detach
     while True:
-        data, received, _, _ = socket.recv_fds(control, 65536, MOST_FDS)
+        data, received = receive(control)
         if not data:
             os._exit(0)
         if fork_into(data, received, steps, hooks, enters_pids):
@@ -304,7 +311,7 @@ def make_ready(control):
     rehearse()
     if platform := sys.modules.get("platform"):
         platform._uname_cache, platform._platform_cache = None, {}  # What the host is called.
-    del sys.orig_argv[2:]
+    del getattr(sys, "orig_argv", [])[2:]  # Python 3.10 and newer.
     # The parents of those that enter a pid namespace: nobody waits for them. The interpreter does not know, nor does a fork have it.
     libc.signal(signal.SIGCHLD, ctypes.c_void_p(int(signal.SIG_IGN)))
     return steps, hooks, setup["enters_pids"], lacks
