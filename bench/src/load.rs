@@ -6,9 +6,11 @@
 
 use crate::floors::Zygotes;
 use crate::hello::{Hello, Language};
+use crate::machine::Machine;
+use crate::run::SETTLE;
 use crate::setup::Setup;
 use crate::summary::{Summary, figure};
-use crate::{Result, progress, table};
+use crate::{Result, need_release_binary, progress, promises, table};
 use conformance::Service;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -53,6 +55,17 @@ impl Case {
         let place = if self.in_sessions { "in sessions" } else { "session-less" };
         format!("{}, {place}", self.language.name())
     }
+}
+
+/// Measures what is promised of throughput alone; whether it was kept.
+pub fn run() -> Result<bool> {
+    need_release_binary()?;
+    let service = Setup::Native.start(&[]);
+    thread::sleep(SETTLE);
+    let mut loads = Loads::default();
+    loads.measure_promised(Setup::Native, &service, Some(Machine::here()?.cores))?;
+    loads.print();
+    Ok(promises::print(&promises::throughput(&loads)))
 }
 
 impl Load {

@@ -41,6 +41,7 @@ const USAGE: &str = "usage: bench [--check] [--save]
                           floors and service in one run: latency, load, memory, promises; some five minutes
                           --check: exit code 1 on a broken promise
                           --save: chart and figures go into bench/results (else into target/bench)
+       bench load         the throughput that is promised alone
        bench reporting    the row of reporting alone
        bench soak [N]     N executions (20000); exit code 1 when anything is left behind or the end is slower
        bench calls [S]    random system calls for S seconds (60), SEED repeats them; exit code 1 when anything suffers";
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             Ok(seconds) if seconds > 0 => calls::run(seconds),
             _ => return usage(),
         },
+        ["load"] => load::run(),
         ["reporting"] => reporting::run(),
         ["soak"] => soak::run(SOAK_EXECUTIONS),
         ["soak", count] => match count.parse() {

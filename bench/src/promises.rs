@@ -3,7 +3,7 @@
 use crate::floors::Floor;
 use crate::hello::Language;
 use crate::latency::{Latencies, Pace};
-use crate::load::{self, CLIENTS, Case, PROMISED_CLIENTS};
+use crate::load::{self, CLIENTS, Case, Loads, PROMISED_CLIENTS};
 use crate::memory;
 use crate::reporting;
 use crate::run::Results;
@@ -69,7 +69,7 @@ const MIB: &str = " MB";
 /// Judges a run.
 pub fn judge(results: &Results) -> Vec<Promise> {
     let mut promises = latency(results);
-    promises.extend(throughput(results));
+    promises.extend(throughput(&results.loads));
     promises.extend(size(results));
     promises.extend(Setup::WARM.into_iter().flat_map(|setup| burst(results, setup)));
     promises
@@ -137,10 +137,11 @@ fn latency(results: &Results) -> Vec<Promise> {
     ]
 }
 
-fn throughput(results: &Results) -> [Promise; 2] {
+/// Judges what many clients get done.
+pub fn throughput(loads: &Loads) -> [Promise; 2] {
     let ratio = |in_sessions| {
         let case = Case { setup: Setup::Native, language: Language::Python, in_sessions, clients: PROMISED_CLIENTS };
-        Some(results.loads.find(case)?.per_second / results.loads.zygotes_per_second)
+        Some(loads.find(case)?.per_second / loads.zygotes_per_second)
     };
     let at_least = |place: &str, measured, must, aim| {
         let name = format!("Python, {PROMISED_CLIENTS} clients, {place}, a second / zygotes, one for each core");

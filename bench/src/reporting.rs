@@ -3,6 +3,7 @@
 //! not notice.
 
 use crate::hello::{Hello, Language};
+use crate::run::SETTLE;
 use crate::setup::Setup;
 use crate::summary::{Summary, figure};
 use crate::turns::{self, Measured, Row};
@@ -14,8 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(10);
-/// Pools have filled when this is over.
-const SETTLE: Duration = Duration::from_secs(3);
 
 /// Reported, an execution may take so much longer at most.
 pub const MUST: f64 = 1.15;

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Pools have filled, or come to rest, when this is over.
-const SETTLE: Duration = Duration::from_secs(3);
+pub const SETTLE: Duration = Duration::from_secs(3);
 
 /// All figures of a run.
 #[derive(Serialize)]
