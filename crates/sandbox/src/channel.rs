@@ -73,7 +73,9 @@ pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M, fds: &[BorrowedFd
 /// # Errors
 /// recvmsg(2)'s own (`WouldBlock` on a non-blocking socket), `InvalidData` for a packet that is no message.
 pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<Packet<M>>> {
-    let mut bytes = vec![0; MAX_PACKET];
+    // Its length first: room for the longest would be written to each time, and copied where the process is a fork.
+    let (_, length) = rustix::net::recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC)?;
+    let mut bytes = vec![0; length.min(MAX_PACKET)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received =

@@ -284,6 +284,7 @@ fn serve() -> io::Result<()> {
     channel::send(channel.as_fd(), &Spawned { number: 0, failed: entered }, &[])?;
     // Here, for all the inits that are copies of this process.
     crate::filter::seccomp::native();
+    child::settings_are_read_only();
     let mut network = Network::default();
     loop {
         let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];

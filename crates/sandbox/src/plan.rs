@@ -284,7 +284,8 @@ fn access(read_only: &[PathBuf], host: &HostFiles) -> Access {
         executable: ["/usr".to_owned()].into_iter().chain(folders).chain(interpreters).collect(),
         writable: [WORKSPACE, "/tmp"].map(str::to_owned).to_vec(),
         writable_noexec: vec!["/dev/shm".to_owned()],
-        devices: DEVICES.iter().map(|path| (*path).to_owned()).collect(),
+        // There is no other in this folder, and nothing can be made in it.
+        devices: vec!["/dev".to_owned()],
     }
 }
 

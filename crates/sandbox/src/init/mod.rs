@@ -105,7 +105,7 @@ pub struct Access {
     pub writable: Vec<String>,
     /// Folders it may write to but not execute from.
     pub writable_noexec: Vec<String>,
-    /// Devices it may use.
+    /// Folders of devices that it may use.
     pub devices: Vec<String>,
 }
 

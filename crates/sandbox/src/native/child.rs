@@ -7,16 +7,17 @@
 //! nothing to load, and its memory is a copy of the launcher's, which never holds a byte of a request.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
-use rustix::io::{Errno, FdFlags};
+use rustix::fs::{Access, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, CapabilitySets};
 
 use super::mounts::{self, Material};
 use crate::channel;
-use crate::init::{self, CONTROL_FD, Failure, HIGH_FD, Report, Stand};
+use crate::init::{self, Failure, Report, Stand};
 use crate::plan::{HOSTNAME, INNER_ID, SandboxPlan};
 use crate::sys;
 use crate::zygote::Namespaces;
@@ -68,7 +69,7 @@ impl Seed<'_> {
 /// Sets everything up and is the init until its end; returns its exit code.
 pub fn main(seed: &Seed<'_>) -> i32 {
     match become_init(seed) {
-        Ok((control, stand)) => init::run(&control, stand),
+        Ok(stand) => init::run(seed.control, stand),
         Err(failure) => {
             channel::send(seed.control.as_fd(), &Report::Failed(failure), &[]).ok();
             125
@@ -76,8 +77,8 @@ pub fn main(seed: &Seed<'_>) -> i32 {
     }
 }
 
-/// The init's end of the control channel and what else it starts with.
-fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
+/// What the init stands on then.
+fn become_init(seed: &Seed<'_>) -> Result<Stand, Failure> {
     let fail = |step: &'static str| move |error: io::Error| Failure::new(step, error);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let host_proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
@@ -90,15 +91,14 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     if seed.identity.is_none() && !seed.plan.host_network {
         sys::bring_loopback_up().map_err(fail("network"))?;
     }
-    // Usually the launcher's own /proc does; in a container its settings are often read-only.
-    let can_set = rustix::fs::accessat(&host_proc, LIMIT, Access::WRITE_OK, AtFlags::empty());
+    let can_set = !settings_are_read_only();
     let material = Material {
         workspace: seed.workspace.as_fd(),
         etc: seed.etc.as_fd(),
         packages: seed.packages.map(AsFd::as_fd),
         owner: seed.identity,
         hide_processes: seed.hide_processes,
-        keep_proc: can_set == Err(Errno::ROFS),
+        keep_proc: !can_set,
     };
     let tree = mounts::build(&seed.plan.mounts, &material)?;
     if let Some((uid, gid)) = seed.identity {
@@ -112,7 +112,7 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
     sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
     map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
     // Lets no user namespace be made below this one (namespaces(7)). The filter refuses the calls as well.
-    if can_set != Err(Errno::ROFS) || tree.proc.is_some() {
+    if can_set || tree.proc.is_some() {
         write(tree.proc.as_ref().unwrap_or(&host_proc), LIMIT, "0").map_err(fail("user-namespace-limit"))?;
     }
     give_up_capabilities().map_err(|error| Failure::new("capabilities", error))?;
@@ -124,10 +124,17 @@ fn become_init(seed: &Seed<'_>) -> Result<(OwnedFd, Stand), Failure> {
         }
         namespaces.extend(init::ruleset(&seed.plan.access)?.map(|rules| (Namespaces::RULESET, rules)));
     }
-    let (control, namespaces, outer_proc) =
-        keep_only(seed.control, seed.stderr, namespaces, (!tree.has_proc).then_some(host_proc))
-            .map_err(fail("descriptors"))?;
-    Ok((control, Stand { lacks: tree.lacks, outer_proc, namespaces }))
+    let outer_proc = (!tree.has_proc).then_some(host_proc);
+    let kept = [seed.control].into_iter().chain(namespaces.iter().map(|(_, fd)| fd)).chain(&outer_proc);
+    keep_only(kept.map(AsRawFd::as_raw_fd).collect(), seed.stderr).map_err(fail("descriptors"))?;
+    Ok(Stand { lacks: tree.lacks, outer_proc, namespaces })
+}
+
+/// Whether the kernel's settings in the launcher's `/proc` are, as often in a container. Asked once, in the launcher.
+pub fn settings_are_read_only() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let ask = || rustix::fs::access(format!("/proc/{LIMIT}"), Access::WRITE_OK) == Err(Errno::ROFS);
+    *ANSWER.get_or_init(ask)
 }
 
 /// One of the namespaces that this process is in (namespaces(7)).
@@ -180,40 +187,24 @@ fn give_up_capabilities() -> rustix::io::Result<()> {
     rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
-/// The control channel, the namespaces by name, and the `/proc` outside.
-type Kept = (OwnedFd, Vec<(&'static str, OwnedFd)>, Option<OwnedFd>);
-
-/// Closes every descriptor but what the init needs, under its numbers; the launcher's own above all. The `/proc` outside is
-/// kept only where its memory could not be measured without.
-fn keep_only(
-    control: &OwnedFd,
-    stderr: &OwnedFd,
-    namespaces: Vec<(&'static str, OwnedFd)>,
-    outer_proc: Option<OwnedFd>,
-) -> io::Result<Kept> {
+/// Closes every descriptor but these and the standard ones, which become nothing and `stderr`; the launcher's own above all, whose
+/// owners are never looked at again: the process ends without going back to them.
+fn keep_only(mut kept: Vec<RawFd>, stderr: &OwnedFd) -> io::Result<()> {
+    const STANDARD: RawFd = 3;
     let null = OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null")?);
-    let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD);
-    let first = [null.as_fd(), null.as_fd(), stderr.as_fd(), control.as_fd()];
-    let others = namespaces.iter().map(|(_, fd)| fd).chain(&outer_proc).map(AsFd::as_fd);
-    let wanted = first.into_iter().chain(others);
-    let kept = wanted.map(high).collect::<rustix::io::Result<Vec<OwnedFd>>>()?;
-    let (has_proc, names) = (outer_proc.is_some(), namespaces.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-    // Not later: their numbers are about to be others'.
-    drop((null, namespaces, outer_proc));
-    for (number, fd) in kept.iter().enumerate() {
-        sys::place_fd(fd.as_raw_fd(), number as i32)?;
+    for (number, fd) in [&null, &null, stderr].into_iter().enumerate() {
+        sys::place_fd(fd.as_raw_fd(), number as RawFd)?;
     }
-    let first_closed = kept.len() as i32;
-    drop(kept);
-    // The owners of what this closes, the launcher's, are never looked at again: the process ends without going back to them.
-    sys::close_from(first_closed)?;
-    let mut kept = Vec::new();
-    for number in CONTROL_FD..first_closed {
-        let fd = sys::inherited_fd(number).ok_or(io::ErrorKind::NotConnected)?;
-        rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
-        kept.push(fd);
+    drop(null);
+    kept.sort_unstable();
+    let mut first = STANDARD;
+    for number in kept {
+        match number - first {
+            ..0 => return Err(io::ErrorKind::InvalidInput.into()),
+            0 => {}
+            _ => sys::close_range(first, Some(number))?,
+        }
+        first = number + 1;
     }
-    let outer_proc = if has_proc { kept.pop() } else { None };
-    let control = kept.remove(0);
-    Ok((control, names.into_iter().zip(kept).collect(), outer_proc))
+    sys::close_range(first, None)
 }

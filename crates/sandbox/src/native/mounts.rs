@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
 use crate::failure::{Failure, MOUNT_STEP};
@@ -31,6 +31,9 @@ const ROOT_BYTES: u64 = 65_536;
 const BASE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const NO_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
+/// The same two for a file system that is made here (mount(2)).
+const NEW_BASE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const NEW_NO_EXEC: MountFlags = NEW_BASE.union(MountFlags::NOEXEC);
 
 /// What a tree is built with beside its plan.
 pub struct Material<'a> {
@@ -74,14 +77,14 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
         .map(|(index, mount)| copy_of_source(mount, material).map_err(|error| Failure::at(MOUNT_STEP, index, error)))
         .collect::<Result<_, _>>()?;
 
-    let root = tmpfs(ROOT_BYTES, 0o755, BASE | NO_EXEC).map_err(fail("root"))?;
-    attach(&root, Path::new(STAGING)).map_err(|error| Failure::new("root", error))?;
-    rustix::process::fchdir(&root).map_err(fail("root"))?;
+    let root = Path::new(STAGING);
+    mount_tmpfs(root, ROOT_BYTES, 0o755, NEW_NO_EXEC).map_err(fail("root"))?;
+    rustix::process::chdir(root).map_err(fail("root"))?;
     let mut builder = Builder { material, tree: Tree { proc: None, has_proc: false, lacks: Vec::new() } };
     for (index, (mount, copy)) in mounts.iter().zip(copies).enumerate() {
         builder.carry_out(mount, copy).map_err(|error| Failure::at(MOUNT_STEP, index, error))?;
     }
-    sys::mount_setattr(root.as_fd(), READ_ONLY.bits().into(), false).map_err(|error| Failure::new("root", error))?;
+    make_read_only(Path::new(".")).map_err(|error| Failure::new("root", error))?;
     // The old root comes to lie over the new one and is taken away (pivot_root(2), "pivot_root(".", ".")").
     rustix::process::pivot_root(".", ".").map_err(fail("pivot-root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail("old-root"))?;
@@ -155,7 +158,7 @@ impl Builder<'_> {
             Mount::Link { target, path } => Ok(rustix::fs::symlink(target, below(path))?),
             Mount::Memory { path, mode, size_bytes, executable } => {
                 make_folder(path)?;
-                attach(&tmpfs(*size_bytes, *mode, if *executable { BASE } else { BASE | NO_EXEC })?, below(path))?;
+                mount_tmpfs(below(path), *size_bytes, *mode, if *executable { NEW_BASE } else { NEW_NO_EXEC })?;
                 match self.material.owner.filter(|_| path == FILES) {
                     // Not by an option of the mount, which would tell the program its uid on the host.
                     Some((uid, gid)) => std::os::unix::fs::chown(below(path), Some(uid), Some(gid)),
@@ -165,14 +168,12 @@ impl Builder<'_> {
             Mount::Proc => self.mount_proc(),
             Mount::HiddenFile { path } => present(attach(&copy.ok_or(io::ErrorKind::NotFound)?, below(path))),
             Mount::HiddenFolder { path } => {
-                present(attach(&tmpfs(4096, 0o555, BASE | NO_EXEC | READ_ONLY)?, below(path)))
+                let nothing = mount_tmpfs(below(path), 4096, 0o555, NEW_NO_EXEC | MountFlags::RDONLY);
+                present(nothing.map_err(io::Error::from))
             }
             // There is none to change anything in.
             Mount::ReadOnly { path } if path == "/proc" && !self.tree.has_proc => Ok(()),
-            Mount::ReadOnly { path } => {
-                let top = rustix::fs::open(below(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                sys::mount_setattr(top.as_fd(), READ_ONLY.bits().into(), false)
-            }
+            Mount::ReadOnly { path } => make_read_only(below(path)),
         }
     }
 
@@ -181,16 +182,14 @@ impl Builder<'_> {
     /// the container's own.
     fn mount_proc(&mut self) -> io::Result<()> {
         make_folder("/proc")?;
-        let proc = match self.new_proc(false).or_else(|_| self.new_proc(true)) {
-            Ok(proc) => proc,
+        match self.new_proc(false).or_else(|_| self.new_proc(true)) {
+            Ok(()) => self.tree.has_proc = true,
             Err(Errno::PERM | Errno::ACCESS) => {
                 self.tree.lacks.push(NO_PROC.to_owned());
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
-        };
-        attach(&proc, Path::new("proc"))?;
-        self.tree.has_proc = true;
+        }
         if self.material.keep_proc {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             self.tree.proc = Some(rustix::mount::open_tree(CWD, "proc", flags)?);
@@ -198,16 +197,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn new_proc(&self, processes_alone: bool) -> rustix::io::Result<OwnedFd> {
-        let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        if self.material.hide_processes {
-            rustix::mount::fsconfig_set_string(&context, "hidepid", "invisible")?;
-        }
-        if processes_alone {
-            rustix::mount::fsconfig_set_string(&context, "subset", "pid")?;
-        }
-        rustix::mount::fsconfig_create(&context)?;
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, BASE | NO_EXEC)
+    fn new_proc(&self, processes_alone: bool) -> rustix::io::Result<()> {
+        let options = match (self.material.hide_processes, processes_alone) {
+            (true, true) => c"hidepid=invisible,subset=pid",
+            (true, false) => c"hidepid=invisible",
+            (false, true) => c"subset=pid",
+            (false, false) => c"",
+        };
+        rustix::mount::mount("proc", "proc", "proc", NEW_NO_EXEC, options)
     }
 }
 
@@ -232,23 +229,29 @@ fn make_target(copy: &OwnedFd, path: &str) -> io::Result<()> {
     if rustix::fs::FileType::from_raw_mode(state.st_mode) == rustix::fs::FileType::Directory {
         return make_folder(path);
     }
-    if let Some(parent) = below(path).parent() {
-        std::fs::create_dir_all(parent)?;
+    let make = || rustix::fs::mknodat(CWD, below(path), rustix::fs::FileType::RegularFile, Mode::from_raw_mode(0o644), 0);
+    match make() {
+        Err(Errno::NOENT) => {
+            below(path).parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            Ok(make()?)
+        }
+        made => Ok(made?),
     }
-    std::fs::File::options().write(true).create_new(true).open(below(path)).map(drop)
 }
 
 fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
     Ok(rustix::mount::move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// A tmpfs, detached (tmpfs(5)).
-fn tmpfs(size_bytes: u64, mode: u32, attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
-    use rustix::mount::fsconfig_set_string as set;
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    set(&context, "size", size_bytes.to_string())?;
-    set(&context, "nr_inodes", inodes(size_bytes).to_string())?;
-    set(&context, "mode", format!("{mode:o}"))?;
-    rustix::mount::fsconfig_create(&context)?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+/// A new tmpfs here (tmpfs(5)).
+fn mount_tmpfs(path: &Path, size_bytes: u64, mode: u32, flags: MountFlags) -> rustix::io::Result<()> {
+    let options = format!("size={size_bytes},nr_inodes={},mode={mode:o}", inodes(size_bytes));
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("tmpfs", path, "tmpfs", flags, options.as_c_str())
+}
+
+/// The mount here, not those below it.
+fn make_read_only(path: &Path) -> io::Result<()> {
+    let top = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    sys::mount_setattr(top.as_fd(), READ_ONLY.bits().into(), false)
 }

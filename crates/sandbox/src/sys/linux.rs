@@ -326,16 +326,17 @@ pub fn bring_loopback_up() -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor from `first` up (close_range(2), Linux 5.9).
+/// Closes every descriptor from `first` up to the one before `end`, or all from `first` up (close_range(2), Linux 5.9).
 ///
 /// For a process that lets go of whatever owned them: it must not come to their drops, which would close other files of the
 /// same numbers.
 ///
 /// # Errors
 /// The system call's own.
-pub fn close_from(first: RawFd) -> io::Result<()> {
+pub fn close_range(first: RawFd, end: Option<RawFd>) -> io::Result<()> {
+    let last = end.map_or(libc::c_uint::MAX, |end| (end - 1) as libc::c_uint);
     // SAFETY: touches the descriptor table alone; that no owner is used any more is the caller's promise (above).
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, 0) };
     check(result as libc::c_int).map(drop)
 }
 
