@@ -14,7 +14,7 @@ use sandbox::error::{SandboxError, Stage};
 use sandbox::outcome::{Captured, Outcome};
 use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
-use sandbox::zygote::Walls;
+use sandbox::walls::Walls;
 use sandbox::{Isolation, Prepared, Remains};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -13,7 +13,8 @@ use runtime::warm::{Pool, Waiting};
 use runtime::{Interpreter, Language};
 use sandbox::error::Stage;
 use sandbox::policy::{Identity, Limits, Network, Policy};
-use sandbox::zygote::{Walls, Zygote};
+use sandbox::walls::Walls;
+use sandbox::zygote::Zygote;
 use sandbox::{Isolation, Prepared};
 use tokio::sync::mpsc;
 
@@ -449,6 +450,7 @@ impl Executor {
             network: Network::None,
             files_bytes,
             takes_forks: self.warm.python.is_kept(),
+            in_session: workspace.is_a_sessions(),
             walls,
             limits,
         })

@@ -211,15 +211,18 @@ pub mod subordinate {
     }
 }
 
+/// Nothing of a sandbox outlives it.
+pub mod walls {
+    /// None.
+    #[derive(Debug)]
+    pub enum Walls {}
+}
+
 /// Nothing can be forked into a sandbox.
 pub mod zygote {
     /// None.
     #[derive(Debug, Clone)]
     pub enum Zygote {}
-
-    /// None.
-    #[derive(Debug)]
-    pub enum Walls {}
 
     /// As on Linux.
     #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! The adapters under one name, and their sandboxes under one.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -15,7 +16,8 @@ use crate::program::{Layout, Program};
 #[cfg(target_os = "linux")]
 use crate::running;
 use crate::seatbelt::{self, Seatbelt};
-use crate::zygote::{Recipe, Walls, Zygote};
+use crate::walls::Walls;
+use crate::zygote::{Recipe, Zygote};
 
 /// How executions are kept apart.
 #[derive(Debug, Clone)]
@@ -130,7 +132,7 @@ pub enum Remains {
 
 impl Remains {
     /// What the next sandbox of the same session may be made with, once.
-    pub fn take_walls(&mut self) -> Option<Walls> {
+    pub fn take_walls(&mut self) -> Option<Arc<Walls>> {
         match self {
             #[cfg(target_os = "linux")]
             Self::Standing(remains) => remains.take_walls(),

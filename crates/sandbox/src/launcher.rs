@@ -45,7 +45,8 @@ pub const DATA_FD: i32 = EXECUTABLE_FD + 1;
 struct Welcome;
 
 /// What to start. Beside it travel, in this order: the pipe for its stderr, the opened workspace, `etc` and packages as far as it says
-/// so, the cgroup and the network namespace to be born in if it says so, its end of the control channel; and for a program our executable and its data.
+/// so, the cgroup to be born in and the namespaces to go to if it says so, its end of the control channel; and for a program our
+/// executable and its data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spawn {
     /// Number of the order; the answer bears it too.
@@ -58,8 +59,8 @@ pub struct Spawn {
     pub folders: usize,
     /// Whether a cgroup to be born in travels with it (version 2).
     pub cgroup: bool,
-    /// Whether a network namespace to be born in travels with it.
-    pub network: bool,
+    /// How many namespaces to go to travel with it, see [`Seed::lent`].
+    pub lent: usize,
 }
 
 /// What becomes of the child.
@@ -135,8 +136,8 @@ pub struct SpawnFds<'a> {
     pub folders: &'a [BorrowedFd<'a>],
     /// The cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The network namespace to be born in.
-    pub network: Option<BorrowedFd<'a>>,
+    /// The namespaces to go to, see [`Seed::lent`].
+    pub lent: &'a [BorrowedFd<'a>],
     /// Files it reads, from [`DATA_FD`] up.
     pub data: &'a [OwnedFd],
 }
@@ -211,7 +212,7 @@ impl Connection {
         let mut all = vec![fds.stderr];
         all.extend(fds.folders);
         all.extend(fds.cgroup);
-        all.extend(fds.network);
+        all.extend(fds.lent);
         all.push(fds.control);
         if let Body::Program { .. } = spawn.body {
             all.push(executable.as_fd());
@@ -343,20 +344,6 @@ impl Network {
         Ok(())
     }
 
-    /// Goes to one that the next child is to be in, which is none of ours; gives the way back.
-    fn borrow(&mut self, lent: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-        let own = std::fs::File::open("/proc/self/ns/net")?.into();
-        sys::enter_network(lent.as_fd())?;
-        Ok(Some(own))
-    }
-
-    /// Back. Where that fails, the next child must not be where this process is then.
-    fn come_back(&mut self, own: &OwnedFd) {
-        if sys::enter_network(own.as_fd()).is_err() {
-            self.is_fresh = false;
-        }
-    }
-
     fn is_to_be_made(&self) -> bool {
         self.wanted && !self.is_fresh
     }
@@ -373,7 +360,7 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
     let [stderr, rest @ ..] = fds else { return Err(malformed()) };
     let (folders, rest) = rest.split_at_checked(spawn.folders).ok_or_else(malformed)?;
     let (cgroup, rest) = rest.split_at_checked(usize::from(spawn.cgroup)).ok_or_else(malformed)?;
-    let (lent, placed) = rest.split_at_checked(usize::from(spawn.network)).ok_or_else(malformed)?;
+    let (lent, placed) = rest.split_at_checked(spawn.lent).ok_or_else(malformed)?;
     let control = placed.first().ok_or_else(malformed)?;
     match &spawn.body {
         Body::Program { argv, bind } => launch_program(|| {
@@ -391,13 +378,14 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
         }),
         Body::Init { plan, hide_processes, takes_forks } => {
             let [workspace, etc, packages @ ..] = folders else { return Err(malformed()) };
-            let borrowed = match (spawn.identity, lent.first()) {
-                (None, _) => Ok(None),
-                _ if plan.host_network => network.is_the_hosts().map(|()| None),
-                (Some(_), Some(lent)) => network.borrow(lent),
-                (Some(_), None) => network.hand_on().map(|()| None),
+            let networked = match (spawn.identity, lent) {
+                (Some(_), []) if plan.host_network => network.is_the_hosts(),
+                (Some(_), []) => network.hand_on(),
+                (Some(_), [_, ..]) if plan.host_network => return Err(malformed()),
+                // It makes its own, or goes to another.
+                (None, _) | (_, [_, ..]) => Ok(()),
             };
-            let borrowed = borrowed.map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
+            networked.map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
             let launcher_ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             let seed = Seed {
                 plan,
@@ -408,14 +396,11 @@ fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<Owned
                 workspace,
                 etc,
                 packages: packages.first(),
+                lent,
                 stderr,
                 control,
             };
-            let launched = launch_init(&seed, cgroup.first());
-            if let Some(own) = borrowed {
-                network.come_back(&own);
-            }
-            launched
+            launch_init(&seed, cgroup.first())
         }
     }
 }

@@ -48,12 +48,14 @@ pub mod subordinate;
 #[cfg(target_os = "linux")]
 mod unisolated;
 #[cfg(target_os = "linux")]
+pub mod walls;
+#[cfg(target_os = "linux")]
 pub mod zygote;
 
 #[cfg(not(target_os = "linux"))]
 use absent::plan;
 #[cfg(not(target_os = "linux"))]
-pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate, zygote};
+pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate, walls, zygote};
 pub use isolation::{Isolation, Prepared, Remains, Started};
 pub use plan::covered_by;
 pub use sys::{expect_signals, keep_little_memory, landlock_abi};

@@ -324,6 +324,7 @@ pub(crate) mod tests {
             network: Network::None,
             files_bytes: 1_048_576,
             takes_forks: false,
+            in_session: false,
             walls: None,
             limits: Limits {
                 timeout: Duration::from_secs(1),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{SandboxError, Stage};
-use crate::zygote::Walls;
+use crate::walls::Walls;
 
 /// What the program may use. Every bound counts all processes of the execution together, unless said otherwise.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,8 @@ pub struct Policy {
     pub files_bytes: u64,
     /// Whether a zygote is to be able to fork into it, where the adapter has that.
     pub takes_forks: bool,
+    /// Whether what it leaves may serve the next sandbox of its session.
+    pub in_session: bool,
     /// What the sandbox before it in its session left, where the adapter can use it and nobody else does.
     pub walls: Option<Arc<Walls>>,
     /// What it may use.

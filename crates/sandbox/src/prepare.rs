@@ -18,7 +18,7 @@ use crate::limits::{Cgroup, Cgroups};
 use crate::plan::SandboxPlan;
 use crate::policy::{Limits, Network, Policy};
 use crate::running::{Layout, Prepared, ProcessTree};
-use crate::zygote::Namespaces;
+use crate::walls::{Namespaces, Site, Walls};
 
 /// How long a sandbox may take to stand up before that counts as a failure.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -105,22 +105,25 @@ pub(crate) async fn prepare(
         Body::Program { bind, .. } => &folders[..bind.len().min(folders.len())],
         Body::Init { .. } | Body::Zygote { .. } => &folders,
     };
-    let walls = policy.walls.as_ref().filter(|_| matches!(construction.body, Body::Init { .. }));
-    let network = walls.map(|walls| walls.network.as_fd());
+    let builds_itself = matches!(construction.body, Body::Init { .. });
+    let site = construction.plan.as_ref().filter(|_| builds_itself && policy.in_session);
+    let site = site.map(|plan| Site::of(policy, plan)).transpose().map_err(setup)?;
+    let walls = policy.walls.as_ref().filter(|_| builds_itself);
+    let lent = walls.map_or_else(Vec::new, |walls| walls.lent(site.as_ref()));
     let spawn = Spawn {
         number: 0,
         body: construction.body,
         identity: launcher::ids(policy.identity),
         folders: folders.len(),
         cgroup: cgroup.folder().is_some(),
-        network: network.is_some(),
+        lent: lent.len(),
     };
     let fds = SpawnFds {
         control: theirs.as_fd(),
         stderr: stderr.as_fd(),
         folders,
         cgroup: cgroup.folder(),
-        network,
+        lent: &lent,
         data: &construction.data,
     };
     let builder = ground.launcher(policy.network)?.spawn(&spawn, fds).await?;
@@ -128,11 +131,12 @@ pub(crate) async fn prepare(
     // Killed with everything below it if anything from here on fails.
     let builder = KillOnDrop(Some(builder));
 
+    let walls = walls.filter(|_| lent.len() == Walls::ENTERED).cloned();
     // Where it is not there yet: while the sandbox is being built, on another core.
     let born_inside = cgroup.folder().is_some();
     let cgroup = cgroup.finish(ground, policy)?;
     let (init, lacks, namespaces) =
-        tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref()))
+        tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref(), walls))
             .await
             .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
     let tree = ProcessTree {
@@ -149,6 +153,7 @@ pub(crate) async fn prepare(
         born_inside,
         used_before,
         namespaces,
+        site,
         identity: policy.identity,
         memory_enforced: ground.cgroups.memory(),
         cgroup: Some(cgroup),
@@ -206,11 +211,12 @@ async fn ready(
     control: &AsyncChannel,
     diagnostics: Capture,
     plan: Option<&SandboxPlan>,
+    walls: Option<Arc<Walls>>,
 ) -> Result<(rustix::process::Pid, Vec<String>, Option<Namespaces>), SandboxError> {
     match control.receive::<Report>().await {
         Ok(Some(packet)) => match (packet.message, packet.pid) {
             (Report::Ready { lacks, namespaces }, Some(pid)) => {
-                Ok((pid, lacks, Namespaces::received(&namespaces, packet.fds)))
+                Ok((pid, lacks, Namespaces::received(&namespaces, packet.fds, walls)))
             }
             (Report::Failed(failure), _) => Err(failure.into_error(Stage::Namespaces, plan)),
             _ => Err(SandboxError::new(Stage::Namespaces, "unexpected message from the sandbox")),

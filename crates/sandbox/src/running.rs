@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -22,7 +23,8 @@ use crate::outcome::{End, Outcome, Usage};
 use crate::pipes::Pipes;
 use crate::policy::{Identity, Limits};
 pub use crate::program::{Layout, Program};
-use crate::zygote::{Namespaces, Placement, Walls, Zygote};
+use crate::walls::{Namespaces, Site, Walls};
+use crate::zygote::{Placement, Zygote};
 
 /// How long an init has to kill and account for everything before it is killed itself.
 const KILL_GRACE: Duration = Duration::from_millis(80);
@@ -38,6 +40,8 @@ pub struct Prepared {
     pub(crate) used_before: Duration,
     /// Its namespaces, for a zygote; `None` where none can enter them.
     pub(crate) namespaces: Option<Namespaces>,
+    /// What it was made for, if what it leaves may serve the next of its session.
+    pub(crate) site: Option<Site>,
     /// Whom the program is on the host; `None` where that is the service's own user.
     pub(crate) identity: Option<Identity>,
     /// Whether the cgroup bounds memory; otherwise the init measures.
@@ -59,13 +63,13 @@ pub struct Remains {
     control: AsyncChannel,
     tree: ProcessTree,
     folders: Option<tempfile::TempDir>,
-    namespaces: Option<Namespaces>,
+    walls: Option<Arc<Walls>>,
 }
 
 impl Remains {
     /// What the next sandbox of the same session may be made with, once.
-    pub fn take_walls(&mut self) -> Option<Walls> {
-        self.namespaces.take()?.into_walls()
+    pub fn take_walls(&mut self) -> Option<Arc<Walls>> {
+        self.walls.take()
     }
 
     /// Takes it apart and waits until that is done.
@@ -73,10 +77,10 @@ impl Remains {
     /// # Errors
     /// When its end can't be waited for.
     pub async fn cleared(self) -> io::Result<()> {
-        let Self { cgroup, control, tree, folders, namespaces } = self;
+        let Self { cgroup, control, tree, folders, walls } = self;
         tree.kill();
         tree.dead().await?;
-        drop((control, tree, folders, namespaces));
+        drop((control, tree, folders, walls));
         // Nothing of it is alive, so there is nothing to wait for.
         cgroup.map_or(Ok(()), Cgroup::remove)
     }
@@ -226,7 +230,7 @@ impl Prepared {
 
     /// With the program on its way they are descriptors of no use, but for what [`Remains::take_walls`] gives.
     fn forget_namespaces(&mut self) {
-        self.namespaces = self.namespaces.take().and_then(Namespaces::network_alone);
+        self.namespaces = self.namespaces.take().filter(|_| self.site.is_some()).and_then(Namespaces::of_walls);
     }
 
     fn spec(&self, program: &Program, cgroup_entrances: usize) -> ProgramSpec {
@@ -350,8 +354,10 @@ impl Started {
         let full = ended.full;
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, full, duration };
         let cgroup = sandbox.cgroup.take();
-        let Prepared { control, tree, folders, namespaces, .. } = sandbox;
-        Ok((outcome, Remains { cgroup, control, tree, folders, namespaces }))
+        let Prepared { control, tree, folders, namespaces, site, lacks, .. } = sandbox;
+        let site = site.filter(|_| ended.left_nothing && lacks.is_empty());
+        let walls = namespaces.and_then(|namespaces| namespaces.into_walls(site));
+        Ok((outcome, Remains { cgroup, control, tree, folders, walls }))
     }
 }
 

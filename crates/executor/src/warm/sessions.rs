@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use runtime::Language;
-use sandbox::zygote::Walls;
+use sandbox::walls::Walls;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Stand;
@@ -154,12 +154,12 @@ impl Visit<'_> {
     }
 
     /// Ends it. `walls` are what it leaves, when nothing of it is alive.
-    pub fn leave(self, language: Language, walls: Option<Walls>) {
+    pub fn leave(self, language: Language, walls: Option<Arc<Walls>>) {
         let runs = {
             let mut kept = self.sessions.lock();
             let Some(session) = kept.get_mut(&self.session_id) else { return };
             if session.running == 1 {
-                session.walls = walls.map(Arc::new);
+                session.walls = walls;
             }
             session.runs
         };

@@ -281,6 +281,11 @@ impl Workspaces {
 }
 
 impl Workspace {
+    /// Whether it is one that later executions find as this one left it, in a session.
+    pub fn is_a_sessions(&self) -> bool {
+        matches!(self.kind, Kind::Session)
+    }
+
     /// A folder of the caller's, as it is.
     ///
     /// # Errors

@@ -87,6 +87,8 @@ pub struct Ended {
     pub io_write_bytes: u64,
     /// Where it could write no more, if it ended with a failure.
     pub full: Option<FullFolder>,
+    /// Whether its memory file systems are as they were before it.
+    pub left_nothing: bool,
 }
 
 /// A file that the init writes before the program starts.
@@ -217,6 +219,7 @@ fn serve(control: &OwnedFd, stand: Stand) -> Result<(), Failure> {
         ended.full =
             watched.memory_folders.iter().chain([&watched.workspace]).find_map(|folder| FullFolder::of(folder));
     }
+    ended.left_nothing = watched.memory_folders.iter().all(|folder| crate::outcome::is_empty(folder));
     let (cpu_us, largest) = sys::children_usage();
     let io_after = storage_io(io_counters.as_ref());
     ended.cpu_us = cpu_us.saturating_sub(cpu_before_us);

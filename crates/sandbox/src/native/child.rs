@@ -20,7 +20,7 @@ use crate::channel;
 use crate::init::{self, Failure, Report, Stand};
 use crate::plan::{HOSTNAME, INNER_ID, SandboxPlan};
 use crate::sys;
-use crate::zygote::Namespaces;
+use crate::walls::Namespaces;
 
 /// Namespaces of a new sandbox. That of the network the launcher has made ahead where it may; that of cgroups follows when the child
 /// is in its group, which becomes its top.
@@ -47,22 +47,35 @@ pub struct Seed<'a> {
     pub etc: &'a OwnedFd,
     /// The folder of installed packages, where the plan has one.
     pub packages: Option<&'a OwnedFd>,
+    /// Namespaces of the sandbox before it that it goes to: none, that of the network, or those that [`crate::walls::Walls`] names.
+    pub lent: &'a [OwnedFd],
     /// Where it says what went wrong beside the channel.
     pub stderr: &'a OwnedFd,
     /// The init's end of the control channel.
     pub control: &'a OwnedFd,
 }
 
-impl Seed<'_> {
+impl<'a> Seed<'a> {
     /// What the child is cloned into, `CLONE_NEW*`. Where the launcher is an ordinary user, a user namespace owns the others, that of
     /// the network, too, unless it is to stay in the host's.
     pub fn namespaces(&self) -> u64 {
+        if self.walls().is_some() {
+            return (libc::CLONE_NEWPID | libc::CLONE_NEWIPC) as u64;
+        }
         let own = match (self.identity, self.plan.host_network) {
             (Some(_), _) => 0,
             (None, false) => libc::CLONE_NEWUSER | libc::CLONE_NEWNET,
             (None, true) => libc::CLONE_NEWUSER,
         };
         (NAMESPACES | own) as u64
+    }
+
+    /// The mounts, the host name and the user that it goes to, if it builds none.
+    fn walls(&self) -> Option<[&'a OwnedFd; 3]> {
+        match self.lent {
+            [_network, mounts, name, user] => Some([mounts, name, user]),
+            _ => None,
+        }
     }
 }
 
@@ -87,7 +100,9 @@ fn become_init(seed: &Seed<'_>) -> Result<Stand, Failure> {
         map_ids(&host_proc, seed.launcher_ids).map_err(fail("id-map"))?;
     }
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(fail("cgroup-namespace"))?;
-    rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
+    if let Some(network) = seed.lent.first() {
+        enter(network)?;
+    }
     if seed.identity.is_none() && !seed.plan.host_network {
         sys::bring_loopback_up().map_err(fail("network"))?;
     }
@@ -100,7 +115,17 @@ fn become_init(seed: &Seed<'_>) -> Result<Stand, Failure> {
         hide_processes: seed.hide_processes,
         keep_proc: !can_set,
     };
-    let tree = mounts::build(&seed.plan.mounts, &material)?;
+    let tree = match seed.walls() {
+        Some([mounts, name, _]) => {
+            enter(name)?;
+            enter(mounts)?;
+            mounts::renew(&seed.plan.mounts, &material)?
+        }
+        None => {
+            rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
+            mounts::build(&seed.plan.mounts, &material)?
+        }
+    };
     if let Some((uid, gid)) = seed.identity {
         become_user_with_capabilities(uid, gid).map_err(fail("identity"))?;
     }
@@ -109,20 +134,28 @@ fn become_init(seed: &Seed<'_>) -> Result<Stand, Failure> {
     if seed.takes_forks && seed.identity.is_none() {
         namespaces.push((Namespaces::OWNER, namespace(&host_proc, "user").map_err(fail("open-namespaces"))?));
     }
-    sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
-    map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
-    // Lets no user namespace be made below this one (namespaces(7)). The filter refuses the calls as well.
-    if can_set || tree.proc.is_some() {
-        write(tree.proc.as_ref().unwrap_or(&host_proc), LIMIT, "0").map_err(fail("user-namespace-limit"))?;
+    match seed.walls() {
+        Some([.., user]) => enter(user)?,
+        None => {
+            sys::unshare(libc::CLONE_NEWUSER).map_err(fail("user-namespace"))?;
+            map_ids(&host_proc, seed.identity.unwrap_or((INNER_ID, INNER_ID))).map_err(fail("id-map"))?;
+            // Lets no user namespace be made below this one (namespaces(7)). The filter refuses the calls as well.
+            if can_set || tree.proc.is_some() {
+                write(tree.proc.as_ref().unwrap_or(&host_proc), LIMIT, "0").map_err(fail("user-namespace-limit"))?;
+            }
+        }
     }
     give_up_capabilities().map_err(|error| Failure::new("capabilities", error))?;
     rustix::process::setsid().map_err(|error| Failure::new("session", error))?;
     drop(tree.proc);
     if seed.takes_forks {
-        for name in Namespaces::NAMES {
-            namespaces.push((name, namespace(&host_proc, name).map_err(fail("open-namespaces"))?));
+        let names: &[&'static str] = if seed.walls().is_some() { &Namespaces::NEW } else { &Namespaces::NAMES };
+        for name in names {
+            namespaces.push((*name, namespace(&host_proc, name).map_err(fail("open-namespaces"))?));
         }
-        namespaces.extend(init::ruleset(&seed.plan.access)?.map(|rules| (Namespaces::RULESET, rules)));
+        if seed.walls().is_none() {
+            namespaces.extend(init::ruleset(&seed.plan.access)?.map(|rules| (Namespaces::RULESET, rules)));
+        }
     }
     let outer_proc = (!tree.has_proc).then_some(host_proc);
     let kept = [seed.control].into_iter().chain(namespaces.iter().map(|(_, fd)| fd)).chain(&outer_proc);
@@ -135,6 +168,12 @@ pub fn settings_are_read_only() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     let ask = || rustix::fs::access(format!("/proc/{LIMIT}"), Access::WRITE_OK) == Err(Errno::ROFS);
     *ANSWER.get_or_init(ask)
+}
+
+/// Goes to a namespace, whichever kind it is of (setns(2)).
+fn enter(namespace: &OwnedFd) -> Result<(), Failure> {
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), None)
+        .map_err(|error| Failure::new("enter-namespace", error))
 }
 
 /// One of the namespaces that this process is in (namespaces(7)).

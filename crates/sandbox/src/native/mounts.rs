@@ -92,6 +92,34 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
     Ok(builder.tree)
 }
 
+/// Makes anew what of a tree is one execution's alone: `/proc` and the folder for our files. For a process in the mount namespace of
+/// the one before.
+///
+/// # Errors
+/// As of [`build`].
+pub fn renew(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure> {
+    for path in ["/proc", FILES] {
+        rustix::mount::unmount(path, UnmountFlags::DETACH).map_err(|error| Failure::new("old-mounts", error))?;
+    }
+    let mut builder = Builder { material, tree: Tree { proc: None, has_proc: false, lacks: Vec::new() } };
+    for (index, mount) in mounts.iter().enumerate().filter(|(_, mount)| is_one_executions(mount)) {
+        let made = copy_of_source(mount, material).and_then(|copy| builder.carry_out(mount, copy));
+        made.map_err(|error| Failure::at(MOUNT_STEP, index, error))?;
+    }
+    Ok(builder.tree)
+}
+
+fn is_one_executions(mount: &Mount) -> bool {
+    match mount {
+        Mount::Proc => true,
+        Mount::HiddenFile { path }
+        | Mount::HiddenFolder { path }
+        | Mount::ReadOnly { path }
+        | Mount::Memory { path, .. } => path == FILES || Path::new(path).starts_with("/proc"),
+        _ => false,
+    }
+}
+
 /// The mount that a bind is made of, detached, with whatever is mounted below it: in a user namespace nothing can be copied
 /// without what covers parts of it (mount_namespaces(7)).
 fn copy_of_source(mount: &Mount, material: &Material<'_>) -> io::Result<Option<OwnedFd>> {

@@ -39,6 +39,7 @@ impl Place {
             network: crate::policy::Network::None,
             files_bytes: 0,
             takes_forks: false,
+            in_session: false,
             walls: None,
             limits: limits(),
         };

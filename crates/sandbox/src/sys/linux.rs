@@ -275,15 +275,6 @@ pub fn unshare(namespaces: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::unshare(namespaces & !libc::CLONE_FILES) }).map(drop)
 }
 
-/// Moves this process, which has one thread, into a network namespace (setns(2)).
-///
-/// # Errors
-/// The system call's own; `EINVAL` for what is none.
-pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: changes which network later sockets belong to, nothing of memory or descriptors.
-    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
-}
-
 /// Adds attributes (`MOUNT_ATTR_*`) to the mount behind this descriptor, and to all below it if `recursive` (mount_setattr(2),
 /// Linux 5.12).
 ///

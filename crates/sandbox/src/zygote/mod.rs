@@ -41,6 +41,7 @@ use crate::limits::Rlimits;
 use crate::native::Native;
 use crate::policy::{Identity, Network};
 use crate::prepare::Ground;
+use crate::walls::Namespaces;
 use steps::Step;
 
 /// Kept of what a zygote says while it starts.
@@ -89,52 +90,6 @@ struct Order {
     uid: u32,
     gid: u32,
     rlimits: Vec<(u32, Vec<u64>)>,
-}
-
-/// The namespaces of a sandbox, as descriptors (namespaces(7)), and its Landlock rules, if there are any.
-#[derive(Debug)]
-pub(crate) struct Namespaces {
-    fds: Vec<(&'static str, OwnedFd)>,
-}
-
-impl Namespaces {
-    /// Of what belongs to every sandbox, by the names in `/proc/self/ns`; `user` is the program's own.
-    pub const NAMES: [&'static str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
-    /// The user namespace that owns the others, where that is not the service's own.
-    pub const OWNER: &'static str = "owner";
-    /// The rules.
-    pub const RULESET: &'static str = "ruleset";
-
-    /// As they came beside an init's word, which names them.
-    pub fn received(names: &[String], fds: Vec<OwnedFd>) -> Option<Self> {
-        let known = || Self::NAMES.into_iter().chain([Self::OWNER, Self::RULESET]);
-        let names: Option<Vec<&'static str>> = names.iter().map(|name| known().find(|each| each == name)).collect();
-        let names = names.filter(|names| !names.is_empty() && names.len() == fds.len())?;
-        Some(Self { fds: names.into_iter().zip(fds).collect() })
-    }
-
-    /// What an execution of the same session may find as this one left it: its network, in which there is nobody now.
-    pub fn into_walls(self) -> Option<Walls> {
-        let network = self.fds.into_iter().find(|(name, _)| *name == "net");
-        network.map(|(_, network)| Walls { network })
-    }
-
-    /// The network's, if it can be lent to another sandbox: where one of the service's user owns the sandbox's namespaces, it goes with it.
-    pub fn network_alone(mut self) -> Option<Self> {
-        let lent = !self.fds.iter().any(|(name, _)| *name == Self::OWNER);
-        self.fds.retain(|(name, _)| *name == "net");
-        lent.then_some(self)
-    }
-
-    fn named(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
-        self.fds.iter().map(|(name, fd)| ((*name).to_owned(), fd.as_fd()))
-    }
-}
-
-/// What of a sandbox outlives it, for the next in the same session; never for another.
-#[derive(Debug)]
-pub struct Walls {
-    pub(crate) network: OwnedFd,
 }
 
 /// Where a fork goes and what it gets.
@@ -210,7 +165,7 @@ impl Zygote {
             identity: launcher::ids(identity),
             folders: 1,
             cgroup: false,
-            network: false,
+            lent: 0,
         };
         let (folders, data) = ([etc.as_fd()], [source]);
         let fds = SpawnFds {
@@ -218,7 +173,7 @@ impl Zygote {
             stderr: stderr.as_fd(),
             folders: &folders,
             cgroup: None,
-            network: None,
+            lent: &[],
             data: &data,
         };
         let pidfd = ground.launcher(Network::None)?.spawn(&spawn, fds).await?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::filter::seccomp::Instruction;
 use crate::plan::WORKSPACE;
 use crate::sys::calls::{LEND, ORPHAN};
-use crate::zygote::Namespaces;
+use crate::walls::Namespaces;
 
 /// A system call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
