@@ -5,20 +5,22 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
-use serde_json::{Value, json};
+use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::problem::{Answer, Problem};
-use super::{about, body, execute, executions};
+use super::{about, body, execute, executions, openapi};
 use crate::admission::request::{Ceilings, is_id};
 use crate::config::{Config, HostRule};
 use crate::executions::Executions;
+use crate::telemetry::metrics::{self, Routes};
 use crate::workspace::random;
 
 /// The service as the routes see it.
@@ -52,20 +54,34 @@ impl Service {
 
 /// All routes.
 pub fn router(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/", get(index))
-        .route("/health", get(about::health))
-        .route("/info", get(about::info))
-        .route("/execute", post(execute::execute))
-        .route("/executions", get(executions::list))
-        .route("/executions/{id}", get(executions::one).delete(executions::cancel))
+    let (routes, document) = documented().split_for_parts();
+    let counted = Arc::new(Routes::new(document.paths.paths.into_keys()));
+    routes
+        .fallback(async || Problem::NotFound)
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(from_fn_with_state((Arc::clone(&service), counted), gate))
+        .with_state(service)
+}
+
+/// The OpenAPI document of all routes.
+pub fn document() -> OpenApi {
+    openapi::finished(documented().into_openapi())
+}
+
+/// All routes, each with its part of the document.
+pub fn documented() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(about::index))
+        .routes(routes!(about::health))
+        .routes(routes!(about::info))
+        .routes(routes!(about::metrics))
+        .routes(routes!(execute::execute))
+        .routes(routes!(executions::list))
+        .routes(routes!(executions::one, executions::cancel))
         .merge(super::sessions::router())
         .merge(super::files::router())
         .merge(super::session_config::router())
-        .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .layer(from_fn_with_state(Arc::clone(&service), gate))
-        .with_state(service)
+        .merge(super::docs::router())
 }
 
 /// A problem on its way out; the gate knows the request's id.
@@ -78,7 +94,12 @@ impl IntoResponse for Problem {
 }
 
 /// Gives every request an id, and lets only those in that may come.
-async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+async fn gate(
+    State((service, counted)): State<(Arc<Service>, Arc<Routes>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let id = request_id(request.headers());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match admit(&service, &request) {
@@ -90,10 +111,12 @@ async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: N
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        metrics::refused(problem.code());
         let allow = response.headers_mut().remove(header::ALLOW);
         response = Answer(problem, id.clone()).into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
     }
+    counted.answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
     let headers = response.headers_mut();
     headers.extend(HeaderValue::from_str(&id).ok().map(|id| (header::HeaderName::from_static("x-request-id"), id)));
     if let Some(origin) = origin.filter(|origin| is_listed(&service, origin)) {
@@ -159,12 +182,4 @@ fn preflight() -> Response {
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (axum::http::StatusCode::NO_CONTENT, headers).into_response()
-}
-
-async fn index() -> Json<Value> {
-    Json(json!({
-        "service": "sandbox-executor",
-        "version": env!("CARGO_PKG_VERSION"),
-        "links": {"health": "/health", "info": "/info", "execute": "/execute", "executions": "/executions", "sessions": "/sessions"},
-    }))
 }

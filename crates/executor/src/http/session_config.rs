@@ -3,24 +3,26 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Json;
-use axum::routing::post;
 use sandbox::Isolation;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::read_body;
+use super::openapi::answers::SyncAnswer;
+use super::openapi::requests::SyncRequest;
 use super::problem::Problem;
 use super::routes::{RequestId, Service};
 use crate::packages::{Failure, Layer, request};
 use crate::timestamp;
 
 /// Its route.
-pub fn router() -> Router<Arc<Service>> {
-    Router::new().route("/internal/session-config/sync", post(sync))
+pub fn router() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new().routes(routes!(sync))
 }
 
 /// What there is then.
@@ -43,6 +45,15 @@ struct Dependency {
     is_from_template: bool,
 }
 
+/// Install the Python packages of a session.
+///
+/// Waits until they are there. Whatever fails, the session has what it had.
+#[utoipa::path(post, path = "/internal/session-config/sync", operation_id = "sync_packages", tag = "packages",
+    request_body(content = SyncRequest, examples(
+        ("packages" = (summary = "These packages and no others", value = json!({
+            "session_id": "report", "language_runtime": "python3.11", "dependencies": ["six==1.16.0"], "sync_mode": "replace"}))),
+        ("none" = (summary = "No packages any more", value = json!({"session_id": "report", "dependencies": []}))))),
+    responses((status = 200, description = "They are there", body = SyncAnswer)))]
 async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<Json<Synced>, Problem> {
     let request_id = request.extensions().get::<RequestId>().cloned().map(|id| id.0).unwrap_or_default();
     let (body, _held) = read_body(&service, request).await?;

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Json;
-use axum::routing::{delete, get};
 use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::files::{blocking, failed};
+use super::openapi::answers::SessionPage;
 use super::problem::Problem;
 use super::query::{limit, session_id, value};
 use super::routes::Service;
@@ -20,8 +21,8 @@ const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
 /// Its routes.
-pub fn router() -> Router<Arc<Service>> {
-    Router::new().route("/sessions", get(list)).route("/sessions/{id}", delete(remove))
+pub fn router() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(remove))
 }
 
 /// A page of sessions, as it is told.
@@ -32,6 +33,12 @@ struct Listing {
     next_cursor: Option<String>,
 }
 
+/// Sessions, by id.
+#[utoipa::path(get, path = "/sessions", operation_id = "sessions", tag = "sessions",
+    params(
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Sessions on a page; 100 unless asked for"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before")),
+    responses((status = 200, description = "A page of them", body = SessionPage)))]
 async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let cursor = value(&uri, "cursor").map(session_id).transpose().map_err(|mut violation| {
         violation.field = "cursor".into();
@@ -52,6 +59,12 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
     Ok(Json(Listing { sessions, next_cursor }))
 }
 
+/// Remove a session with its workspace.
+///
+/// What runs in it is cancelled first.
+#[utoipa::path(delete, path = "/sessions/{id}", operation_id = "remove_session", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 204, description = "It is gone")))]
 async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusCode, Problem> {
     let id = uri.path().strip_prefix("/sessions/").unwrap_or_default();
     let id = session_id(id).map_err(|violation| Problem::Validation(vec![violation]))?;
