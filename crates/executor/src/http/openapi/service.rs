@@ -16,20 +16,21 @@ pub struct Error {
     error_code: String,
     /// What went wrong, for people.
     description: String,
-    error_detail: ErrorDetail,
+    /// More about it, or null.
+    #[schema(required)]
+    error_detail: Option<ErrorDetail>,
     /// What to do about it.
     solution: String,
     /// The request's id, also in `x-request-id`; the service's log knows it.
     request_id: String,
 }
 
-/// More about an error: of `Executor.ValidationError` every violation, of others a sentence, or nothing.
+/// More about an error: of `Executor.ValidationError` every violation, of others a sentence.
 #[derive(ToSchema)]
 #[serde(untagged)]
 pub enum ErrorDetail {
     Violations(Vec<Violation>),
     Sentence(String),
-    Nothing(Option<()>),
 }
 
 /// One thing that is wrong with a request.
