@@ -33,6 +33,13 @@ const SECONDS: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 /// Classes of statuses of HTTP.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Stages in which a sandbox can fail, as [`name_of`] tells them.
+const STAGES: [Stage; 6] =
+    [Stage::Launch, Stage::Namespaces, Stage::Limits, Stage::Program, Stage::WorkingDirectory, Stage::Supervise];
+/// Errors that alerts wait for: they are there from the start, with 0.
+const CODES: [&str; 2] = ["QueueFull", "IsolationUnavailable"];
+/// What can come of sending a result.
+const RESULTS: [&str; 3] = ["delivered", "failed", "put_aside"];
 /// The route of what has none.
 const UNMATCHED: &str = "unmatched";
 /// The format that came after Prometheus' own.
@@ -49,6 +56,13 @@ type Each<T> = [T; Language::ALL.len()];
 struct OfRoute {
     route: String,
     status: &'static str,
+}
+
+impl OfRoute {
+    /// As the document writes it: a parameter that goes on over several parts is the router's own notation.
+    fn new(route: &str, class: usize) -> Self {
+        Self { route: route.replace("{*", "{"), status: CLASSES[class] }
+    }
 }
 
 /// All of it.
@@ -139,6 +153,16 @@ impl Metrics {
             ENDS.map(|end| executions.get_or_create_owned(&[("language", language.name()), ("status", end.name())]))
         };
         let seen = Seen::register(own);
+        // What has not happened yet is told too: who looks for a rise can't see the first one otherwise.
+        for stage in STAGES {
+            drop(faults.get_or_create(&[("stage", name_of(stage))]));
+        }
+        for code in CODES {
+            drop(refused.get_or_create(&[("error_code", code)]));
+        }
+        for result in RESULTS {
+            drop(attempts.get_or_create(&[("result", result)]));
+        }
         Self {
             registry,
             executions: Language::ALL.map(ended),
@@ -320,7 +344,14 @@ pub struct Routes(Vec<(String, [OnceLock<Counter>; CLASSES.len()])>);
 impl Routes {
     /// Of these routes.
     pub fn new(routes: impl IntoIterator<Item = String>) -> Self {
-        Self(routes.into_iter().chain([UNMATCHED.to_owned()]).map(|route| (route, Default::default())).collect())
+        let all = routes.into_iter().chain([UNMATCHED.to_owned()]).map(|route| {
+            let counters = [const { OnceLock::new() }; CLASSES.len()];
+            // 2xx, which each has some day.
+            let made = METRICS.requests.get_or_create_owned(&OfRoute::new(&route, 1));
+            counters[1].get_or_init(|| made);
+            (route, counters)
+        });
+        Self(all.collect())
     }
 
     /// A request to this route, if it had one, was answered.
@@ -329,8 +360,8 @@ impl Routes {
         let found = self.0.iter().find(|(known, _)| known == route).or(self.0.last());
         let class = usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1);
         if let Some((route, counters)) = found {
-            let of = || OfRoute { route: route.clone(), status: CLASSES[class] };
-            counters[class].get_or_init(|| METRICS.requests.get_or_create_owned(&of())).inc();
+            let make = || METRICS.requests.get_or_create_owned(&OfRoute::new(route, class));
+            counters[class].get_or_init(make).inc();
         }
     }
 }
