@@ -5,17 +5,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::openapi::service::Document;
 use super::problem::Problem;
-use super::routes::{self, Service};
+use super::routes::Service;
 
 const PAGE: &str = include_str!("docs/index.html");
 const START: &str = include_str!("docs/start.js");
@@ -26,23 +25,23 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Its routes.
-pub fn router() -> OpenApiRouter<Arc<Service>> {
+pub fn router() -> Router<Arc<Service>> {
     // What belongs to the page is nobody else's to ask for, and no part of the document.
-    OpenApiRouter::new().routes(routes!(page)).routes(routes!(document)).route("/docs/{file}", get(asset))
+    Router::new().route("/docs", get(page)).route("/openapi.json", get(document)).route("/docs/{file}", get(asset))
 }
 
 /// A page to read this document and to try the routes.
 #[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "service", responses(
     (status = 200, description = "Swagger UI", body = String, content_type = "text/html")))]
-async fn page() -> Response {
+pub async fn page() -> Response {
     file("text/html; charset=utf-8", PAGE.as_bytes(), false)
 }
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "service", responses(
     (status = 200, description = "OpenAPI 3.1", body = Document)))]
-async fn document() -> Result<Response, Problem> {
-    let text = routes::document().to_pretty_json().map_err(|_| Problem::Internal)?;
+pub async fn document() -> Result<Response, Problem> {
+    let text = super::document().to_pretty_json().map_err(|_| Problem::Internal)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 

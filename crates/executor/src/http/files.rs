@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -17,8 +18,6 @@ use rustix::fs::Stat;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::body;
 use super::openapi::answers::{FileContent, FilePage};
@@ -46,12 +45,12 @@ const PIECE: usize = 128 * 1024;
 const STEP: u64 = 1024 * 1024;
 
 /// Its routes.
-pub fn router() -> OpenApiRouter<Arc<Service>> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(download, upload, remove))
-        // An empty path is refused as any other that can't be.
-        .route("/sessions/{id}/files/", get(download).put(upload).delete(remove))
+pub fn router() -> Router<Arc<Service>> {
+    let file = get(download).put(upload).delete(remove);
+    Router::new()
+        .route("/sessions/{id}/files", get(list))
+        .route("/sessions/{id}/files/", file.clone())
+        .route("/sessions/{id}/files/{*path}", file)
 }
 
 /// The session and the path that a URL names.
@@ -70,7 +69,7 @@ fn named(uri: &Uri) -> Result<(String, RelativePath), Problem> {
 
 /// A page of files, as it is told.
 #[derive(Serialize)]
-struct Listing {
+pub struct Listing {
     files: Vec<Listed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -83,7 +82,7 @@ struct Listing {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 10_000, description = "Files on a page; 1000 unless asked for"),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before")),
     responses((status = 200, description = "A page of them", body = FilePage)))]
-async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
+pub async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let id = uri.path().strip_prefix("/sessions/").and_then(|rest| rest.strip_suffix("/files")).unwrap_or_default();
     let id = session_id(id);
     let limit = limit(&uri, PAGE, LARGEST_PAGE);
@@ -106,7 +105,7 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
 }
 
 /// Download a file, or a part of it.
-#[utoipa::path(get, path = "/sessions/{id}/files/{*path}", operation_id = "download", tag = "sessions",
+#[utoipa::path(get, path = "/sessions/{id}/files/{path}", operation_id = "download", tag = "sessions",
     params(
         ("id" = String, Path, description = "The session's id"),
         ("path" = String, Path, description = "Relative to the workspace; slashes may be there"),
@@ -120,7 +119,7 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
         (status = 206, description = "The part", body = FileContent, content_type = "application/octet-stream",
             headers(("Content-Range" = String, description = "Which part of how many bytes"))),
         (status = 304, description = "It has one of the ETags of `If-None-Match`")))]
-async fn download(
+pub async fn download(
     State(service): State<Arc<Service>>,
     method: Method,
     uri: Uri,
@@ -184,7 +183,7 @@ async fn content(file: File, start: u64, length: u64) -> io::Result<Body> {
 /// Upload a file.
 ///
 /// It appears whole, under its name, when all of it is there; the session and the folders on the way are made.
-#[utoipa::path(put, path = "/sessions/{id}/files/{*path}", operation_id = "upload", tag = "sessions",
+#[utoipa::path(put, path = "/sessions/{id}/files/{path}", operation_id = "upload", tag = "sessions",
     params(
         ("id" = String, Path, description = "The session's id"),
         ("path" = String, Path, description = "Relative to the workspace; slashes may be there"),
@@ -196,7 +195,7 @@ async fn content(file: File, start: u64, length: u64) -> io::Result<Body> {
             headers(("ETag" = String, description = "Of the file"), ("Location" = String, description = "Its path here"))),
         (status = 204, description = "It took the place of another",
             headers(("ETag" = String, description = "Of the file")))))]
-async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
+pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
     let (id, path) = named(request.uri())?;
     let headers = request.headers();
     let announced = body::announced(headers)?;
@@ -295,14 +294,14 @@ impl Pieces<'_> {
 }
 
 /// Remove a file.
-#[utoipa::path(delete, path = "/sessions/{id}/files/{*path}", operation_id = "remove_file", tag = "sessions",
+#[utoipa::path(delete, path = "/sessions/{id}/files/{path}", operation_id = "remove_file", tag = "sessions",
     params(
         ("id" = String, Path, description = "The session's id"),
         ("path" = String, Path, description = "Relative to the workspace; slashes may be there"),
         ("If-Match" = Option<String>, Header, description = "Only a file with one of these ETags"),
         ("If-None-Match" = Option<String>, Header, description = "Only a file with none of these ETags")),
     responses((status = 204, description = "It is gone")))]
-async fn remove(State(service): State<Arc<Service>>, uri: Uri, headers: HeaderMap) -> Result<StatusCode, Problem> {
+pub async fn remove(State(service): State<Arc<Service>>, uri: Uri, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let (id, path) = named(&uri)?;
     let (workspace, stay) = visit(&service, &id).await?;
     let condition = condition(&headers);

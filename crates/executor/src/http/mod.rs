@@ -16,4 +16,5 @@ pub mod server;
 mod session_config;
 mod sessions;
 
-pub use routes::{Service, document, router};
+pub use openapi::document;
+pub use routes::{Service, router};

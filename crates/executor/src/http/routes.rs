@@ -9,18 +9,16 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
-use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::problem::{Answer, Problem};
-use super::{about, body, execute, executions, openapi};
+use super::{about, body, execute, executions};
 use crate::admission::request::{Ceilings, is_id};
 use crate::config::{Config, HostRule};
 use crate::executions::Executions;
-use crate::telemetry::metrics::{self, Routes};
+use crate::telemetry::metrics;
 use crate::workspace::random;
 
 /// The service as the routes see it.
@@ -54,30 +52,23 @@ impl Service {
 
 /// All routes.
 pub fn router(service: Arc<Service>) -> Router {
-    let (routes, document) = documented().split_for_parts();
-    let counted = Arc::new(Routes::new(document.paths.paths.into_keys()));
-    routes
+    routes()
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .layer(from_fn_with_state((Arc::clone(&service), counted), gate))
+        .layer(from_fn_with_state(Arc::clone(&service), gate))
         .with_state(service)
 }
 
-/// The OpenAPI document of all routes.
-pub fn document() -> OpenApi {
-    openapi::finished(documented().into_openapi())
-}
-
-/// All routes, each with its part of the document.
-pub fn documented() -> OpenApiRouter<Arc<Service>> {
-    OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(about::index))
-        .routes(routes!(about::health))
-        .routes(routes!(about::info))
-        .routes(routes!(about::metrics))
-        .routes(routes!(execute::execute))
-        .routes(routes!(executions::list))
-        .routes(routes!(executions::one, executions::cancel))
+/// What is at them. What the document has of each stands at its handler, see [`super::openapi`].
+pub fn routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/", get(about::index))
+        .route("/health", get(about::health))
+        .route("/info", get(about::info))
+        .route("/metrics", get(about::metrics))
+        .route("/execute", post(execute::execute))
+        .route("/executions", get(executions::list))
+        .route("/executions/{id}", get(executions::one).delete(executions::cancel))
         .merge(super::sessions::router())
         .merge(super::files::router())
         .merge(super::session_config::router())
@@ -94,11 +85,7 @@ impl IntoResponse for Problem {
 }
 
 /// Gives every request an id, and lets only those in that may come.
-async fn gate(
-    State((service, counted)): State<(Arc<Service>, Arc<Routes>)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let id = request_id(request.headers());
     let origin = request.headers().get(header::ORIGIN).cloned();
@@ -116,7 +103,7 @@ async fn gate(
         response = Answer(problem, id.clone()).into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
     }
-    counted.answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
+    metrics::answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
     let headers = response.headers_mut();
     headers.extend(HeaderValue::from_str(&id).ok().map(|id| (header::HeaderName::from_static("x-request-id"), id)));
     if let Some(origin) = origin.filter(|origin| is_listed(&service, origin)) {

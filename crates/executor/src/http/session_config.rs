@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Json;
+use axum::routing::post;
 use sandbox::Isolation;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::body::read_body;
 use super::openapi::answers::SyncAnswer;
@@ -21,13 +21,13 @@ use crate::packages::{Failure, Layer, request};
 use crate::timestamp;
 
 /// Its route.
-pub fn router() -> OpenApiRouter<Arc<Service>> {
-    OpenApiRouter::new().routes(routes!(sync))
+pub fn router() -> Router<Arc<Service>> {
+    Router::new().route("/internal/session-config/sync", post(sync))
 }
 
 /// What there is then.
 #[derive(Serialize)]
-struct Synced {
+pub struct Synced {
     status: &'static str,
     installed_dependencies: Vec<Dependency>,
     error: Value,
@@ -37,7 +37,7 @@ struct Synced {
 
 /// One package.
 #[derive(Serialize)]
-struct Dependency {
+pub struct Dependency {
     name: String,
     version: String,
     install_location: String,
@@ -54,7 +54,7 @@ struct Dependency {
             "session_id": "report", "language_runtime": "python3.11", "dependencies": ["six==1.16.0"], "sync_mode": "replace"}))),
         ("none" = (summary = "No packages any more", value = json!({"session_id": "report", "dependencies": []}))))),
     responses((status = 200, description = "They are there", body = SyncAnswer)))]
-async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<Json<Synced>, Problem> {
+pub async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<Json<Synced>, Problem> {
     let request_id = request.extensions().get::<RequestId>().cloned().map(|id| id.0).unwrap_or_default();
     let (body, _held) = read_body(&service, request).await?;
     let executor = Arc::clone(&service.executions.executor);

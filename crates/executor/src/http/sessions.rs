@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Json;
+use axum::routing::{delete, get};
 use serde::Serialize;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::files::{blocking, failed};
 use super::openapi::answers::SessionPage;
@@ -21,13 +21,13 @@ const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
 /// Its routes.
-pub fn router() -> OpenApiRouter<Arc<Service>> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(remove))
+pub fn router() -> Router<Arc<Service>> {
+    Router::new().route("/sessions", get(list)).route("/sessions/{id}", delete(remove))
 }
 
 /// A page of sessions, as it is told.
 #[derive(Serialize)]
-struct Listing {
+pub struct Listing {
     sessions: Vec<Session>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -39,7 +39,7 @@ struct Listing {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Sessions on a page; 100 unless asked for"),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before")),
     responses((status = 200, description = "A page of them", body = SessionPage)))]
-async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
+pub async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let cursor = value(&uri, "cursor").map(session_id).transpose().map_err(|mut violation| {
         violation.field = "cursor".into();
         violation
@@ -65,7 +65,7 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
 #[utoipa::path(delete, path = "/sessions/{id}", operation_id = "remove_session", tag = "sessions",
     params(("id" = String, Path, description = "The session's id")),
     responses((status = 204, description = "It is gone")))]
-async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusCode, Problem> {
+pub async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusCode, Problem> {
     let id = uri.path().strip_prefix("/sessions/").unwrap_or_default();
     let id = session_id(id).map_err(|violation| Problem::Validation(vec![violation]))?;
     // In a task of its own: a client that goes away must not leave a session half removed.

@@ -9,7 +9,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
@@ -48,6 +48,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// A counter for each class of statuses, made when it first counts.
+type Classes = [OnceLock<Counter>; CLASSES.len()];
 /// One for each language.
 type Each<T> = [T; Language::ALL.len()];
 
@@ -79,6 +81,7 @@ struct Metrics {
     refused: Family<Labels<1>, Counter>,
     attempts: Family<Labels<1>, Counter>,
     requests: Family<OfRoute, Counter>,
+    routes: RwLock<Vec<(String, Classes)>>,
     build: Family<Labels<2>, Gauge>,
     enforced: Family<Labels<1>, Gauge>,
     seen: Seen,
@@ -145,6 +148,7 @@ impl Metrics {
         let attempts = counters(own, "report_attempts", "Results sent to the control plane, by what came of it");
         let requests = Family::<OfRoute, Counter>::default();
         own.register("http_requests", "Requests, by route and class of the answer's status", requests.clone());
+        drop(requests.get_or_create(&OfRoute::new(UNMATCHED, 3)));
         let build = gauges(own, "build_info", "Always 1: the version, and how programs are isolated");
         let enforced = gauges(own, "limit_enforced", "Whether cgroups enforce this limit here: 1, else 0");
         let of = |language: Language| [("language", language.name())];
@@ -176,6 +180,7 @@ impl Metrics {
             refused,
             attempts,
             requests,
+            routes: RwLock::default(),
             build,
             enforced,
             seen,
@@ -338,32 +343,9 @@ pub fn reported(result: &'static str) {
     METRICS.attempts.get_or_create(&[("result", result)]).inc();
 }
 
-/// The requests of each route. A counter is looked for among the router's own routes, and is made when it first counts.
-pub struct Routes(Vec<(String, [OnceLock<Counter>; CLASSES.len()])>);
-
-impl Routes {
-    /// Of these routes.
-    pub fn new(routes: impl IntoIterator<Item = String>) -> Self {
-        let all = routes.into_iter().chain([UNMATCHED.to_owned()]).map(|route| {
-            let counters = [const { OnceLock::new() }; CLASSES.len()];
-            // 2xx, which each has some day.
-            let made = METRICS.requests.get_or_create_owned(&OfRoute::new(&route, 1));
-            counters[1].get_or_init(|| made);
-            (route, counters)
-        });
-        Self(all.collect())
-    }
-
-    /// A request to this route, if it had one, was answered.
-    pub fn answered(&self, route: Option<&str>, status: u16) {
-        let route = route.unwrap_or(UNMATCHED);
-        let found = self.0.iter().find(|(known, _)| known == route).or(self.0.last());
-        let class = usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1);
-        if let Some((route, counters)) = found {
-            let make = || METRICS.requests.get_or_create_owned(&OfRoute::new(route, class));
-            counters[class].get_or_init(make).inc();
-        }
-    }
+/// A request was answered that the router took for this route, if for any: a pattern of the router's own.
+pub fn answered(route: Option<&str>, status: u16) {
+    METRICS.answered(route.unwrap_or(UNMATCHED), status);
 }
 
 /// All of it as text, and what kind of text, for whoever says that he takes this.
@@ -374,6 +356,24 @@ pub fn text(standing: &Standing, accept: &str) -> (&'static str, String) {
 }
 
 impl Metrics {
+    /// Finds the counter of a route, or makes it the first time. That takes no allocation and a lock that nobody holds for long.
+    fn answered(&self, route: &str, status: u16) {
+        let class = usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1);
+        let count = |routes: &[(String, Classes)]| {
+            let found = routes.iter().find(|(known, _)| known == route);
+            found.map(|(_, classes)| {
+                classes[class].get_or_init(|| self.requests.get_or_create_owned(&OfRoute::new(route, class))).inc()
+            })
+        };
+        if count(&self.routes.read().unwrap_or_else(PoisonError::into_inner)).is_none() {
+            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+            if !routes.iter().any(|(known, _)| known == route) {
+                routes.push((route.to_owned(), Classes::default()));
+            }
+            count(&routes);
+        }
+    }
+
     fn text(&self, accept: &str) -> (&'static str, String) {
         let mut written = String::new();
         let is_open = accept.contains("application/openmetrics-text");

@@ -82,9 +82,10 @@ fn executions_are_counted_by_language_and_end_with_what_they_took() {
         service.post("{}").assert_error(400, "Executor.ValidationError");
     });
     let home = {
-        let body = json!({"language": "shell", "code": "sleep 60"}).to_string();
+        let body = json!({"language": "shell", "code": "touch here; sleep 60", "session_id": "crash"}).to_string();
         service.request("POST", "/execute", &[("Prefer", "respond-async")], body.as_bytes());
-        wait_until("it runs", 10, || now(&service, "executions_active", &[]) == 1.0);
+        // It is written that it runs before it does.
+        wait_until("it runs", 10, || service.path("workspaces/crash/here").exists());
         service.killed()
     };
     let service = Service::at(home, &[]);

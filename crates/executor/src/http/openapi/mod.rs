@@ -1,7 +1,7 @@
 //! The OpenAPI document: what it says beside what stands at each route.
 //!
-//! Paths, methods and the forms of bodies come from the handlers, by the same call that makes the router, so that a route without a
-//! place in the document can't be. Errors come from [`Problem`]: here stands which of them a route may answer, and the examples are what
+//! Paths, methods and the forms of bodies stand at the handlers; a test compares them with what the router matches. It is put together
+//! when somebody asks for it and takes nothing of a service that nobody asks. Errors come from [`Problem`]: here stands which of them a route may answer, and the examples are what
 //! it would say. `openapi.json` at the root is this document, held up to date by a test, and what clients are made from.
 
 pub mod answers;
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use service::Error;
+use utoipa::OpenApi;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
@@ -20,10 +21,10 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, Type};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi as Document, Ref, Type};
 
 use super::problem::Problem;
+use super::{about, docs, execute, executions, files, session_config, sessions};
 use crate::admission::fields::Violation;
 
 const DESCRIPTION: &str = "\
@@ -40,26 +41,43 @@ const TAGS: [(&str, &str); 4] = [
     ("service", "What this is, and how it is"),
 ];
 
-/// The document before there is a route in it.
-pub fn base() -> OpenApi {
-    let mut components = Components::new();
-    let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("EXECUTOR_API_TOKEN")).build();
-    components.add_security_scheme("token", SecurityScheme::Http(token));
-    // Errors are told of here, not by handlers.
-    let mut of_errors = vec![(Error::name().into_owned(), Error::schema())];
-    Error::schemas(&mut of_errors);
-    components.schemas.extend(of_errors);
+/// The operations, and what no handler names.
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        about::index,
+        about::health,
+        about::info,
+        about::metrics,
+        docs::page,
+        docs::document,
+        execute::execute,
+        executions::list,
+        executions::one,
+        executions::cancel,
+        sessions::list,
+        sessions::remove,
+        files::list,
+        files::download,
+        files::upload,
+        files::remove,
+        session_config::sync,
+    ),
+    components(schemas(Error))
+)]
+struct Operations;
+
+/// The document.
+pub fn document() -> Document {
+    let mut document = Operations::openapi();
     let license = LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build();
     let info = InfoBuilder::new().title("sandbox-executor").version(env!("CARGO_PKG_VERSION"));
-    let info = info.description(Some(DESCRIPTION)).license(Some(license)).build();
-    let tags = TAGS.map(|(name, what)| TagBuilder::new().name(name).description(Some(what)).build());
+    document.info = info.description(Some(DESCRIPTION)).license(Some(license)).build();
+    document.tags =
+        Some(TAGS.map(|(name, what)| TagBuilder::new().name(name).description(Some(what)).build()).to_vec());
     // Without a token set nobody needs one.
-    let security = [SecurityRequirement::new::<_, [&str; 0], &str>("token", []), SecurityRequirement::default()];
-    OpenApiBuilder::new().info(info).components(Some(components)).tags(Some(tags)).security(Some(security)).build()
-}
-
-/// The document of all routes, with what each may answer when something is wrong.
-pub fn finished(mut document: OpenApi) -> OpenApi {
+    let token = SecurityRequirement::new::<_, [&str; 0], &str>("token", []);
+    document.security = Some(vec![token, SecurityRequirement::default()]);
     let anywhere =
         errors(&[Problem::Unauthorized, Problem::ForbiddenOrigin, Problem::ForbiddenHost, Problem::Internal]);
     for operation in document.paths.paths.values_mut().flat_map(operations) {
@@ -73,12 +91,11 @@ pub fn finished(mut document: OpenApi) -> OpenApi {
         }
     }
     let components = document.components.get_or_insert_default();
+    let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("EXECUTOR_API_TOKEN")).build();
+    components.add_security_scheme("token", SecurityScheme::Http(token));
     for (status, response) in anywhere {
         components.responses.insert(name_of(status), response.into());
     }
-    // A path that goes on over several parts is the router's own notation.
-    let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     document
 }
 
@@ -196,11 +213,12 @@ mod tests {
     use serde_json::Value;
 
     use super::super::routes;
+    use super::document;
 
     const COMMITTED: &str = include_str!("../../../../../openapi.json");
 
     fn written() -> String {
-        routes::document().to_pretty_json().unwrap() + "\n"
+        document().to_pretty_json().unwrap() + "\n"
     }
 
     #[test]
@@ -228,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_field_has_a_description_and_every_operation_a_name() {
-        let document = serde_json::to_value(routes::document()).unwrap();
+        let document = serde_json::to_value(document()).unwrap();
         let schemas = &document["components"]["schemas"];
         for (name, schema) in schemas.as_object().unwrap() {
             assert!(is_described(schema, schemas), "{name} says nothing of itself");
@@ -254,10 +272,12 @@ mod tests {
     /// The paths that the router matches, as it tells for debugging: there is no other way to ask it.
     #[test]
     fn the_router_has_the_paths_of_the_document_and_no_others() {
-        let told = format!("{:?}", routes::documented().split_for_parts().0);
+        let told = format!("{:?}", routes::routes());
         let routed: BTreeSet<&str> = told.split('"').filter(|part| part.starts_with('/')).collect();
-        let document = routes::documented().into_openapi();
-        let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
+        // A path that goes on over several parts is written in another way there.
+        let documented: Vec<String> =
+            document().paths.paths.into_keys().map(|path| path.replace("{path}", "{*path}")).collect();
+        let documented: BTreeSet<&str> = documented.iter().map(String::as_str).collect();
         assert!(documented.len() > 10 && routed.is_superset(&documented), "{told}");
         let more: Vec<&str> = routed.difference(&documented).copied().collect();
         assert_eq!(more, ["/docs/{file}", "/sessions/{id}/files/", "/{*__private__axum_fallback}"]);
