@@ -26,9 +26,12 @@ fn now(service: &Service, name: &str, labels: &[(&str, &str)]) -> f64 {
     scrape(service).sum(&format!("{OWN}{name}"), labels)
 }
 
+/// A figure, by its name and labels, and by how much it is to grow.
+type Growth<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
 /// Asserts by how much figures have grown while something was done.
 #[track_caller]
-fn grows(service: &Service, by: &[(&str, &[(&str, &str)], f64)], work: impl FnOnce()) {
+fn grows(service: &Service, by: &[Growth<'_>], work: impl FnOnce()) {
     let before = scrape(service);
     work();
     let after = scrape(service);

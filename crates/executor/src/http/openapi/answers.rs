@@ -1,7 +1,7 @@
 //! Bodies that clients get. Those of executions are made where executions end and of stored bytes, others field by field; what is
 //! declared here is held against real answers of every route, in which no other field may be and none may be missing.
 
-#![expect(dead_code, reason = "their form is all that matters of them")]
+#![expect(dead_code, clippy::large_enum_variant, reason = "their form is all that matters of them")]
 
 use std::collections::BTreeMap;
 
