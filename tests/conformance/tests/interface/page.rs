@@ -57,9 +57,9 @@ fn the_page_and_the_document_and_the_metrics_need_the_token() {
     assert_eq!(service.request("GET", "/health", &[("Authorization", "")], b"").status, 200);
 }
 
-/// Where it lies in the program it stays: a client that takes all of it makes the service no larger than its pages.
+/// Where it lies in the program it stays: however often a client takes all of it, the service does not grow by it.
 #[test]
-fn the_page_costs_no_memory() {
+fn the_page_is_not_copied_into_memory() {
     let service = Service::with(&[("WARM_PYTHON", "0"), ("WARM_NODE", "0")]);
     service.execute(json!({"language": "shell", "code": ":"}));
     let anonymous = || service.memory_kb("RssAnon");
