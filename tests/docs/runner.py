@@ -42,13 +42,14 @@ class Needs:
 
     def __init__(self, containers):
         self.containers = containers
+        self.compose = containers is not None and "DOCS_COMPOSE" in os.environ
 
     def missing(self, name):
         """Why it is not there, or nothing."""
         if name in {"image", "container"}:
             return None if self.containers else "needs the container image: `make image-test` runs it"
-        if self.containers:
-            return "is not about the image"
+        if name == "compose":
+            return None if self.compose else "needs the Compose network with the control plane in it"
         if name == "cluster":
             return "needs a Kubernetes cluster"
         if name == "engine":
@@ -113,9 +114,11 @@ class Runner:
     def __init__(self, binary, needs):
         self.folder = tempfile.mkdtemp(prefix="page-")
         bins = tempfile.mkdtemp(prefix="bin-")
+        os.chmod(bins, 0o755)
         os.symlink(binary, f"{bins}/sandbox-executor")
         self.needs, self.process, self.variables = needs, None, None
-        self.environment = {**os.environ, "PATH": f"{bins}:{os.environ['PATH']}", "HOME": self.folder}
+        here = Path(__file__).resolve().parent / "bin"
+        self.environment = {**os.environ, "PATH": f"{bins}:{here}:{os.environ['PATH']}", "HOME": self.folder}
         self.environment.pop("DOCS_MACHINE", None)
         self.own = {"LOG_FILE": "/var/log/executor/executor.log", "ALLOWED_INDEX_URLS": "file:///tmp/wheels",
                     "STATE_PATH": f"{self.folder}/.state"}
@@ -161,7 +164,7 @@ class Runner:
         for need in marker.all("needs"):
             if why := self.needs.missing(need):
                 raise Skipped(why)
-        if self.needs.containers and not {"image", "container"} & set(marker.all("needs")) and marker.verb != "data":
+        if self.needs.containers and not {"image", "container"} & set(marker.all("needs")):
             raise Skipped("is not about the image")
         if marker.verb == "service":
             return self.start(marker.words)
