@@ -18,7 +18,7 @@ FENCE = re.compile(r"^(\s*)(```+|~~~+)\s*(\S*)")
 COMMENT = re.compile(r"<!--(.*?)-->", re.S)
 HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$")
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+(?:\([^()]*\))?)\)")
-VERBS = {"run", "execute", "said", "data", "skip", "service"}
+VERBS = {"run", "answer", "execute", "said", "data", "skip", "service"}
 MANY = {"expect", "refuse", "needs"}
 
 

@@ -3,6 +3,8 @@
 | verb | does with the block |
 |---|---|
 | `run` | bash runs it (`-eo pipefail`); `exit`: the status (0). `until`: runs on until its output has this, then it is interrupted |
+| `answer` | it is the JSON that the block before printed last: the same keys and values; `…` in a text stands for any, a time for any time, a number \
+that is not whole for any number. `of`: the kind of that, in a list or a field (`.a.0`). `partial`: there may be more keys |
 | `execute` | sends it as the code of an execution; the keys look at the answer. `timeout`, `event` are the request's |
 | `said` | each line of the block is in the output of the command `by`; numbers with a unit and `…` stand for any |
 | `data` | it is JSON, YAML or TOML |
@@ -73,6 +75,45 @@ def check(output, marker, what="the output"):
             raise Failed(f"/{pattern}/ is in {what}:\n{output[-3000:]}")
 
 
+def last_json(text):
+    """The last JSON value in an output, behind headers and other lines."""
+    decoder, found = json.JSONDecoder(), None
+    at = 0
+    while (at := min((i for i in (text.find("{", at), text.find("[", at)) if i >= 0), default=-1)) >= 0:
+        try:
+            found, at = decoder.raw_decode(text, at)
+        except ValueError:
+            at += 1
+    if found is None:
+        raise Failed(f"there is no JSON in what the block before printed:\n{text[-3000:]}")
+    return found
+
+
+def differences(shown, real, partial, where="."):
+    """Where an answer is not what the page shows."""
+    if isinstance(shown, dict) and isinstance(real, dict):
+        missing, more = shown.keys() - real.keys(), real.keys() - shown.keys()
+        yield from (f"{where}{key} is not there" for key in sorted(missing))
+        yield from (f"{where}{key} is not shown" for key in sorted(more) if not partial)
+        for key in shown.keys() & real.keys():
+            yield from differences(shown[key], real[key], partial, f"{where}{key}.")
+    elif isinstance(shown, list) and isinstance(real, list):
+        if len(shown) != len(real):
+            yield f"{where} has {len(real)} items, {len(shown)} are shown"
+        for index, pair in enumerate(zip(shown, real)):
+            yield from differences(*pair, partial, f"{where}{index}.")
+    elif isinstance(shown, str) and isinstance(real, str):
+        pattern = re.escape(shown).replace("…", ".*")
+        if re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", shown):
+            pattern = re.sub(r"\d", r"\\d", pattern)
+        if not re.fullmatch(pattern, real, re.S):
+            yield f"{where} is {real!r}, not {shown!r}"
+    elif isinstance(shown, float) and isinstance(real, (int, float)) and not isinstance(real, bool):
+        pass
+    elif shown != real or type(shown) is not type(real):
+        yield f"{where} is {real!r}, not {shown!r}"
+
+
 def bash(script, folder, environment, until=None):
     """Runs a script; its status and what it printed. With `until` it is interrupted when it has printed that."""
     with tempfile.TemporaryFile("w+", errors="replace") as out:
@@ -120,6 +161,9 @@ class Runner:
         here = Path(__file__).resolve().parent / "bin"
         self.environment = {**os.environ, "PATH": f"{bins}:{here}:{os.environ['PATH']}", "HOME": self.folder}
         self.environment.pop("DOCS_MACHINE", None)
+        self.output = ""
+        # Nobody watches how far it got; and each answer has lines of its own.
+        Path(self.folder, ".curlrc").write_text('silent\nshow-error\nwrite-out = "\\n"\n', encoding="utf-8")
         self.own = {"LOG_FILE": "/var/log/executor/executor.log", "ALLOWED_INDEX_URLS": "file:///tmp/wheels",
                     "STATE_PATH": f"{self.folder}/.state"}
 
@@ -189,7 +233,16 @@ class Runner:
         status, output = bash(script, self.folder, environment, marker.one("until"))
         if status != int(marker.one("exit", "0")):
             raise Failed(f"it ended with {status}:\n{output[-3000:]}")
+        self.output = output
         check(output, marker)
+
+    def answer(self, block, marker):
+        """`answer`."""
+        real = last_json(self.output)
+        for key in marker.one("of", "").split(".")[1:]:
+            real = real[int(key) if isinstance(real, list) else key]
+        if wrong := list(differences(json.loads(block.text), real, "partial" in marker.words)):
+            raise Failed("; ".join(wrong))
 
     def execute(self, block, marker):
         """`execute`."""
