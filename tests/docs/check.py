@@ -87,8 +87,9 @@ def main(arguments):
     if "--structure" not in arguments:
         pages = [page for page in pages if not named or page.path in named]
         if with_image:
-            with containers.started() as engine:
-                done, failed, skipped = run(pages, Needs(engine))
+            engine = containers.Engine()
+            done, failed, skipped = run(pages, Needs(engine))
+            engine.clear()
         else:
             stand_ins.control_plane()
             stand_ins.wheels("/tmp/wheels")

@@ -210,6 +210,10 @@ class Runner:
                 raise Skipped(why)
         if self.needs.containers and not {"image", "container"} & set(marker.all("needs")):
             raise Skipped("is not about the image")
+        if "container" in marker.all("needs"):
+            self.needs.containers.ready()
+        elif "image" in marker.all("needs"):
+            self.needs.containers.clear()
         if marker.verb == "service":
             return self.start(marker.words)
         own = "own" in marker.words and self.process is not None
