@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Checks the documents: every code block does what its page says, links lead somewhere, translations are in step.
+"""Checks the documents: every code block does what its page says, links lead somewhere, figures are those of
+bench/results, translations are in step.
 
     check.py                  all of it, against target/release/sandbox-executor (or $SANDBOX_EXECUTOR)
     check.py PAGE…            the blocks of these pages
@@ -19,8 +20,8 @@ import containers
 import machine
 import stand_ins
 from pages import Malformed, read
-from runner import Failed, Needs, Runner, Skipped
-from structure import links, out_of_step, unmarked
+from runner import LOG, Failed, Needs, Runner, Skipped
+from structure import figures, links, out_of_step, unmarked
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages whose blocks are for readers of the code, or are those of another page.
@@ -43,7 +44,7 @@ def structure(pages):
     """Everything that is wrong without running a block."""
     by_path = {page.path: page for page in pages}
     run = {page.path for page in pages if original(page.path) is None and page.path.name not in NOT_RUN}
-    found = [*unmarked(pages, run), *links(ROOT, pages)]
+    found = [*unmarked(pages, run), *links(ROOT, pages), *figures(ROOT, by_path)]
     for page in pages:
         if source := original(page.path):
             found += out_of_step(by_path[source], page)
@@ -55,6 +56,9 @@ def run(pages, needs):
     done, failed, skipped = 0, [], []
     for page in pages:
         started, before = time.monotonic(), done
+        if needs.containers is None:
+            # This machine is ours, and so is its log.
+            Path(LOG).unlink(missing_ok=True)
         runner = Runner(os.environ.get("SANDBOX_EXECUTOR", str(ROOT / "target/release/sandbox-executor")), needs)
         for block in page.blocks:
             where = f"{page.path}:{block.line}"

@@ -165,8 +165,6 @@ class Runner:
         self.output = ""
         # Nobody watches how far it got; and each answer has lines of its own.
         Path(self.folder, ".curlrc").write_text('silent\nshow-error\nwrite-out = "\\n"\n', encoding="utf-8")
-        if not needs.containers:
-            Path(LOG).unlink(missing_ok=True)
         self.own = {"LOG_FILE": LOG, "ALLOWED_INDEX_URLS": "file:///tmp/wheels",
                     "STATE_PATH": f"{self.folder}/.state"}
 

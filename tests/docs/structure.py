@@ -1,5 +1,6 @@
 """What can be checked of the pages without running anything: markers, links, and that translations are in step."""
 
+import json
 import re
 from urllib.parse import unquote
 
@@ -54,3 +55,20 @@ def out_of_step(page, translation):
     for missing in sorted(targets[0] ^ targets[1]):
         if missing and not missing.endswith((page.path.name, translation.path.name)):
             yield f"{translation.path}: a link to {missing} is in one of the two only"
+
+
+def figures(root, paths):
+    """Figures that are not those of bench/results: `1.8 ms <!-- bench: SETUP LANGUAGE PACE -->` or `… SETUP floor NAME -->`."""
+    results = json.loads((root / "bench/results/latest.json").read_text(encoding="utf-8"))
+    medians = {}
+    for setup in results["latencies"]:
+        for name, times in setup["floors"]:
+            medians[setup["setup"], "floor", name] = times["p50_ms"]
+        for row, times in setup["executions"]:
+            if not row["in_session"]:
+                medians[setup["setup"], row["language"], row["pace"]] = times["p50_ms"]
+    for path in paths:
+        for said, key in re.findall(r"([\d.]+) ms <!-- bench: (.*?) -->", path.read_text(encoding="utf-8")):
+            measured = medians.get(tuple(key.split()))
+            if measured is None or f"{measured:.1f}" != said:
+                yield f"{path}: {said} ms ({key}) is not what bench/results says: {measured}"
