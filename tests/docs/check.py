@@ -92,8 +92,10 @@ def main(arguments):
         pages = [page for page in pages if not named or page.path in named]
         if with_image:
             engine = containers.Engine()
-            done, failed, skipped = run(pages, Needs(engine))
-            engine.clear()
+            try:
+                done, failed, skipped = run(pages, Needs(engine))
+            finally:
+                engine.clear()
         else:
             stand_ins.control_plane()
             stand_ins.wheels("/tmp/wheels")

@@ -56,7 +56,7 @@ class Needs:
         if name == "cluster":
             return "needs a Kubernetes cluster"
         if name == "engine":
-            return "needs a container engine that answers"
+            return None if self.containers else "needs a container engine that answers"
         if name == "systemd":
             return None if Path("/run/systemd/system").exists() and os.getpid() != 1 else "needs systemd as the first process"
         if name == "network":
@@ -209,7 +209,7 @@ class Runner:
         for need in marker.all("needs"):
             if why := self.needs.missing(need):
                 raise Skipped(why)
-        if self.needs.containers and not {"image", "container"} & set(marker.all("needs")):
+        if self.needs.containers and not {"image", "container", "engine"} & set(marker.all("needs")):
             raise Skipped("is not about the image")
         if "container" in marker.all("needs"):
             self.needs.containers.ready()
@@ -235,7 +235,9 @@ class Runner:
             text = re.sub(r"\bexec -it\b", "exec -i", text)
         script = "\n".join(filter(None, [marker.one("before"), text, marker.one("after")]))
         environment = self.environment if "bare" in marker.words else {**self.environment, **self.own}
-        status, output = bash(script, self.folder, environment, marker.one("until"))
+        # Commands about the image name files of the repository.
+        folder = Path.cwd() if self.needs.containers else self.folder
+        status, output = bash(script, folder, environment, marker.one("until"))
         if status != int(marker.one("exit", "0")):
             raise Failed(f"it ended with {status}:\n{output[-3000:]}")
         self.output = output
