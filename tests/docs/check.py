@@ -24,6 +24,8 @@ from runner import LOG, Failed, Needs, Runner, Skipped
 from structure import figures, links, out_of_step, unmarked
 
 ROOT = Path(__file__).resolve().parents[2]
+# What was downloaded, for the next time.
+WHEELS = ROOT / "target/docs"
 # Pages whose blocks are for readers of the code, or are those of another page.
 NOT_RUN = {"CHANGELOG.md", "CONTRIBUTING.md"}
 
@@ -86,6 +88,7 @@ def main(arguments):
     with_image = "--image" in arguments
     named = {Path(name) for name in arguments if not name.startswith("--")}
     if "--structure" not in arguments and not with_image:
+        stand_ins.download(WHEELS)
         machine.enter(ROOT)
     wrong, pages = structure([read(path) for path in tracked()])
     done, skipped = 0, []
@@ -99,7 +102,7 @@ def main(arguments):
                 engine.clear()
         else:
             stand_ins.control_plane()
-            stand_ins.wheels("/tmp/wheels")
+            stand_ins.wheels("/tmp/wheels", WHEELS)
             done, failed, skipped = run(pages, Needs(None))
         wrong += failed
     for line in skipped:

@@ -1,17 +1,21 @@
 """What the pages talk to: a control plane that takes every report, and a folder of wheels in place of an index.
 
 The wheels have the names that the pages install and nothing in them but a version: that real ones can be installed is
-shown by tests/conformance/tests/packages/real.rs.
+shown by tests/conformance/tests/packages/real.rs. One is real, since a page runs it; it is downloaded once, where there is a way to an index.
 """
 
 import base64
 import hashlib
 import http.server
+import shutil
+import subprocess
 import threading
 import zipfile
 from pathlib import Path
 
 WHEELS = {"numpy": "1.26.4", "pandas": "2.2.3", "matplotlib": "3.9.2"}
+
+PROFILER = "memory_profiler"
 
 
 class ControlPlane(http.server.BaseHTTPRequestHandler):
@@ -41,9 +45,18 @@ def control_plane():
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def wheels(folder):
-    """Makes the wheels."""
+def download(kept):
+    """Gets the real wheel and what it needs, unless they were kept from another time."""
+    if not list(kept.glob(f"{PROFILER}-*.whl")):
+        pip = ["/usr/bin/python3", "-m", "pip", "--quiet", "--retries=1", "download", "--only-binary=:all:", f"--dest={kept}", PROFILER]
+        subprocess.run(pip, check=False, capture_output=True, timeout=60)
+
+
+def wheels(folder, kept):
+    """Makes the wheels, and puts those that were kept beside them."""
     Path(folder).mkdir()
+    for wheel in kept.glob("*.whl"):
+        shutil.copy(wheel, folder)
     for name, version in WHEELS.items():
         files = {
             f"{name}/__init__.py": f'__version__ = "{version}"\n',
