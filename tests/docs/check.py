@@ -24,6 +24,7 @@ from runner import LOG, Failed, Needs, Runner, Skipped
 from structure import figures, links, out_of_step, unmarked
 
 ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("SANDBOX_EXECUTOR", ROOT / "target/release/sandbox-executor")).resolve()
 # What was downloaded, for the next time.
 WHEELS = ROOT / "target/docs"
 # Pages whose blocks are for readers of the code, or are those of another page.
@@ -61,7 +62,7 @@ def run(pages, needs):
         if needs.containers is None:
             # This machine is ours, and so is its log.
             Path(LOG).unlink(missing_ok=True)
-        runner = Runner(os.environ.get("SANDBOX_EXECUTOR", str(ROOT / "target/release/sandbox-executor")), needs)
+        runner = Runner(BINARY, needs)
         # The others are told by `unmarked`.
         for block in filter(lambda block: block.marker, page.blocks):
             where = f"{page.path}:{block.line}"
@@ -73,6 +74,9 @@ def run(pages, needs):
                     skipped.append(f"{where} ({block.section}): {why}")
             except (Failed, OSError, ValueError) as error:
                 failed.append(f"{where} ({block.section}): {error}")
+                if block.marker.verb == "service":
+                    # Everything after it would say the same.
+                    break
         try:
             runner.close()
         except Failed as error:
@@ -89,7 +93,9 @@ def main(arguments):
     named = {Path(name) for name in arguments if not name.startswith("--")}
     if "--structure" not in arguments and not with_image:
         stand_ins.download(WHEELS)
-        machine.enter(ROOT)
+        machine.enter([ROOT, BINARY.parent])
+        if not os.access(BINARY, os.X_OK):
+            sys.exit(f"FAILED: there is no {BINARY}: `make build` makes it")
     wrong, pages = structure([read(path) for path in tracked()])
     done, skipped = 0, []
     if "--structure" not in arguments:

@@ -19,18 +19,19 @@ def run(*command):
     subprocess.run(command, check=True)
 
 
-def enter(root):
-    """Returns inside; outside it starts itself anew and ends with what that ended with."""
+def enter(folders):
+    """Returns inside, where these folders are as they were; outside it starts itself anew and ends with what that ended with."""
     if os.environ.get(MARK) == "inside":
-        return furnish(Path(root))
+        return furnish(folders)
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user", "--map-auto"]
     namespaces = ["--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child=SIGTERM"]
     command = ["unshare", *user, *namespaces, sys.executable, "-B", *sys.argv]
     sys.exit(subprocess.run(command, env={**os.environ, MARK: "inside"}).returncode)
 
 
-def furnish(repository):
+def furnish(folders):
     """Builds the root folder and changes to it."""
+    here = os.getcwd()
     run("mount", "--make-rprivate", "/")
     root = Path("/mnt")
     run("mount", "-t", "tmpfs", "-o", "mode=755", "docs", str(root))
@@ -48,10 +49,11 @@ def furnish(repository):
     (root / "tmp").chmod(0o1777)
     (root / "var/tmp").chmod(0o1777)
     run("mount", "-t", "proc", "proc", str(root / "proc"))
-    inside = root / repository.relative_to("/")
-    if not inside.exists():
-        inside.mkdir(parents=True)
-        run("mount", "--rbind", str(repository), str(inside))
+    for folder in folders:
+        inside = root / folder.relative_to("/")
+        if not inside.exists():
+            inside.mkdir(parents=True)
+            run("mount", "--rbind", str(folder), str(inside))
     hosts = root / "tmp/.hosts"
     hosts.write_text(HOSTS, encoding="utf-8")
     run("mount", "--bind", str(hosts), str(root / "etc/hosts"))
@@ -61,4 +63,4 @@ def furnish(repository):
     os.chdir("/")
     run("umount", "--lazy", "/old")
     os.rmdir("/old")
-    os.chdir(repository)
+    os.chdir(here)
