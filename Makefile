@@ -4,7 +4,7 @@ CARGO := cargo
 ADAPTERS := native bubblewrap
 PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime
 
-.PHONY: setup build demo serve check test security vm-test bench fuzz soak fmt
+.PHONY: setup build demo serve check test docs-test security vm-test bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -33,6 +33,12 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 	NODE=$$(command -v node || command -v nodejs) /usr/bin/python3 -B crates/runtime/tests/javascript_bootstrap.py
 	$(CARGO) test -p conformance
 	$(CARGO) test -p security
+	@$(MAKE) --no-print-directory docs-test
+
+docs-test: build ## The documents: every code block does what its page says, links lead somewhere, translations are in step.
+	@./scripts/setup $(PACKAGES) iproute2 jq procps python3-yaml sqlite3 strace
+	@cd tests/docs && /usr/bin/python3 -B -m unittest -q test_check
+	@/usr/bin/python3 -B tests/docs/check.py
 
 security: build ## The attacks alone, as one table: number, name, a verdict for each adapter and mode.
 	$(CARGO) test --quiet -p security --test attacks
