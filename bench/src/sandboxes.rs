@@ -122,6 +122,7 @@ fn policy(name: String, identity: Option<Identity>, workspace: Arc<OwnedFd>) -> 
         network: sandbox::policy::Network::None,
         files_bytes: 1 << 20,
         takes_forks: false,
+        in_session: false,
         walls: None,
         limits,
     }

@@ -219,7 +219,7 @@ fn serve(control: &OwnedFd, stand: Stand) -> Result<(), Failure> {
         ended.full =
             watched.memory_folders.iter().chain([&watched.workspace]).find_map(|folder| FullFolder::of(folder));
     }
-    ended.left_nothing = watched.memory_folders.iter().all(|folder| crate::outcome::is_empty(folder));
+    ended.left_nothing = watched.memory_folders.iter().all(|folder| is_empty(folder));
     let (cpu_us, largest) = sys::children_usage();
     let io_after = storage_io(io_counters.as_ref());
     ended.cpu_us = cpu_us.saturating_sub(cpu_before_us);
@@ -268,6 +268,12 @@ fn wait(
             return Ended { out_of_memory: true, ..Ended::default() };
         }
     }
+}
+
+/// Whether nothing but its top folder is in the tmpfs mounted here (statvfs(3)).
+fn is_empty(folder: &str) -> bool {
+    rustix::fs::statvfs(folder)
+        .is_ok_and(|state| state.f_bfree == state.f_blocks && state.f_files > 0 && state.f_files - state.f_ffree == 1)
 }
 
 /// `read_bytes` and `write_bytes` of this process and all children it has collected (proc_pid_io(5)).
