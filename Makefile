@@ -3,9 +3,9 @@ SHELL := /bin/bash
 CARGO := cargo
 ADAPTERS := native bubblewrap
 PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime
-DEPLOY_PACKAGES := python3-venv
+DEPLOY_PACKAGES := python3-venv lintian man-db systemd
 
-.PHONY: setup build demo serve check test security deploy-test vm-test bench fuzz soak fmt
+.PHONY: setup build demo serve check test security deploy-test deb vm-test bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -39,9 +39,14 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 security: build ## The attacks alone, as one table: number, name, a verdict for each adapter and mode.
 	$(CARGO) test --quiet -p security --test attacks
 
-deploy-test: build ## The Helm chart in each of its value sets; parts of it come from PyPI, into target/deploy. GOLDEN=write writes what is made.
+deploy-test: build ## The Helm chart in each of its value sets, the systemd unit, the Debian package; parts come from PyPI, into target/deploy.
 	@./scripts/setup $(PACKAGES) $(DEPLOY_PACKAGES)
 	@./scripts/deploy-test
+
+deb: build ## Makes the Debian package and prints its path.
+	@./scripts/setup $(PACKAGES) $(DEPLOY_PACKAGES)
+	@./scripts/deploy-venv
+	@./scripts/deb
 
 vm-test: ## Limits and a smoke of the attacks on a kernel with cgroup v2 alone, in QEMU; downloads and keeps a small Debian.
 	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs
