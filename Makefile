@@ -48,8 +48,9 @@ deb: build ## Makes the Debian package and prints its path.
 	@./scripts/deploy-venv
 	@./scripts/deb
 
-vm-test: ## Limits and a smoke of the attacks on a kernel with cgroup v2 alone, in QEMU; downloads and keeps a small Debian.
-	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs
+vm-test: ## Limits, attacks, the package under systemd, on a kernel with cgroup v2 alone, in QEMU; downloads and keeps a small Debian.
+	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs $(DEPLOY_PACKAGES)
+	@./scripts/deploy-venv
 	@./scripts/vm-test
 
 bench: build ## Latency, load, memory beside the floors of the same machine; some five minutes; fails on a broken promise.

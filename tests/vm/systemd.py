@@ -88,7 +88,7 @@ def start():
 
 
 def groups_of_executions():
-    """Those below the unit's group that are neither the service's nor the builders' own."""
+    """Those below the unit's group that are neither the service's nor the builders' own; what waits ahead has some too."""
     own = pathlib.Path(f"/sys/fs/cgroup{shown('ControlGroup')}")
     return [path for path in own.glob("sandbox-executor-*/*/") if path.name not in ("service", "builders")]
 
@@ -127,7 +127,6 @@ def limits_are_enforced():
     check(answer["stdout"] == "15\n", "processes", answer)
     answer = execute("shell", "sleep 600", timeout=2)
     check(answer["status"] == "timeout", "timeout", answer)
-    wait_until("no group is left", lambda: not groups_of_executions())
     return request("/info")["isolation_details"]["mode"]
 
 
@@ -165,11 +164,13 @@ def killed_and_back():
     before = shown("MainPID")
     threading.Thread(target=lambda: swallow(lambda: execute("shell", "exec -a bystander sleep 600")), daemon=True).start()
     wait_until("the program runs", lambda: subprocess.run(["pgrep", "-f", "^bystander"], check=False).returncode == 0)
+    groups = groups_of_executions()
+    check(groups, "the control: the execution has a group")
     run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
     wait_until("another process", lambda: shown("MainPID") not in (before, "0"))
     wait_until("a healthy service", is_healthy)
     run("pgrep", "-f", "^bystander", fails=True)
-    wait_until("no group is left", lambda: not groups_of_executions())
+    wait_until("none of its groups is left", lambda: not any(path.exists() for path in groups))
     check(execute("shell", "echo again")["stdout"] == "again\n", "an execution")
 
 
