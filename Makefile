@@ -5,7 +5,7 @@ ADAPTERS := native bubblewrap
 PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime
 DEPLOY_PACKAGES := python3-venv lintian man-db systemd
 
-.PHONY: setup build demo serve check test security deploy-test deb vm-test bench fuzz soak fmt
+.PHONY: setup build demo serve check test docs-test deploy-test deb security vm-test bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -34,7 +34,13 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 	NODE=$$(command -v node || command -v nodejs) /usr/bin/python3 -B crates/runtime/tests/javascript_bootstrap.py
 	$(CARGO) test -p conformance
 	$(CARGO) test -p security
+	@$(MAKE) --no-print-directory docs-test
 	@$(MAKE) --no-print-directory deploy-test
+
+docs-test: build ## The documents: every code block does what its page says, links lead somewhere, translations are in step.
+	@./scripts/setup $(PACKAGES) iproute2 jq procps python3-yaml sqlite3 strace
+	@cd tests/docs && /usr/bin/python3 -B -m unittest -q test_check
+	@/usr/bin/python3 -B tests/docs/check.py
 
 security: build ## The attacks alone, as one table: number, name, a verdict for each adapter and mode.
 	$(CARGO) test --quiet -p security --test attacks

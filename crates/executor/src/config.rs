@@ -1,10 +1,12 @@
 //! The configuration, and the only reader of the environment.
 //!
 //! One table, `settings!` below, is all there is to know about a setting: its variable, field, type, default, rule
-//! and documentation. The fields of [`Config`], the flags, the keys of the file, the `config` command and
-//! `config.default.toml` come from it. A flag goes before the environment, that before `--config FILE`, that before
+//! and documentation. The fields of [`Config`], the flags, the keys of the file, the `config` command,
+//! `config.default.toml` and `docs/configuration.md` come from it. A flag goes before the environment, that before `--config FILE`, that before
 //! the default; a variable that is set but empty counts as absent. Sizes in `MB` are 1,048,576 bytes.
 
+#[cfg(test)]
+mod documents;
 mod layers;
 mod paths;
 pub mod pip;

@@ -26,6 +26,7 @@ fn command() -> Command {
                 .about("Whether code can be run on this machine, and if not, the cause and the fix"),
         )
         .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
+        .subcommand(Command::new("openapi").about("The OpenAPI 3.1 document of the HTTP interface"))
         .subcommand(
             cli::outbox::Arguments::augment_args(Command::new("outbox"))
                 .about("Reports that wait for the control plane or were put aside"),
@@ -68,6 +69,10 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         if let Some(shell) = arguments.get_one::<Shell>("shell") {
             cli::completions::run(*shell, &mut command(), &mut std::io::stdout())?;
         }
+        return Ok(0);
+    }
+    if let Some(("openapi", _)) = matches.subcommand() {
+        cli::openapi::run(&mut std::io::stdout())?;
         return Ok(0);
     }
     if matches.subcommand_name() == Some("man") {

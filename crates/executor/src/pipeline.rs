@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::offload::offload;
 use crate::packages::{Layer, Packages};
 use crate::store::StoreError;
+use crate::telemetry::metrics;
 use crate::warm::{self, Body, Stand, Warm};
 use crate::workspace::sessions::Doing;
 use crate::workspace::tenancy::{Tenancy, Unready};
@@ -158,9 +159,15 @@ impl Executor {
             language,
             "Starting execution: {id} (language: {language}, session: {session}{unisolated})"
         );
+        let written_in = request.language;
         let answer = self.run(place, request, waited, reins).await;
-        if let Ok(answer) = &answer {
-            log_end(&id, &session, answer, timeout);
+        match &answer {
+            Ok(answer) => {
+                metrics::ran(written_in, &answer.metrics);
+                log_end(&id, &session, answer, timeout);
+            }
+            Err(Failed::Sandbox(error) | Failed::Midway(error)) => metrics::sandbox_failed(error.stage),
+            Err(_) => {}
         }
         answer
     }
@@ -198,7 +205,12 @@ impl Executor {
                 ahead &= self.suits_packages(request.language, packages.as_deref());
                 let visit = visit.insert(self.warm.sessions.enter(session_id));
                 let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
-                match if fits { visit.stand(request.language, &workspace, packages.as_ref()).await } else { None } {
+                let stand =
+                    if fits { visit.stand(request.language, &workspace, packages.as_ref()).await } else { None };
+                if fits {
+                    metrics::warm(request.language, stand.is_some());
+                }
+                match stand {
                     Some(stand) => stand,
                     None => self.new_stand(workspace, &request, &limits, visit.walls.take(), packages).await?,
                 }
@@ -246,6 +258,7 @@ impl Executor {
             (outcome, verdict, stdout, stderr, left)
         })
         .await;
+        metrics::wrote(outcome.stdout.total, outcome.stderr.total);
         let duration_ms = milliseconds(outcome.duration);
         Ok(Answer {
             message: answer::message(verdict.status),

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use self::sessions::Sessions;
 use crate::packages::Layer;
 use crate::pipeline::{Executor, Failed};
+use crate::telemetry::metrics;
 use crate::workspace::Workspace;
 
 /// Room for files of ours in a stand that was made before its request.
@@ -163,7 +164,14 @@ impl Warm {
     /// A stand for an execution without a session: with the language's interpreter where it can start `ahead`, otherwise without.
     pub async fn take(&self, language: Language, ahead: bool) -> Option<Stand> {
         let stock = if ahead { self.stock_of(language) } else { &self.sandboxes };
-        stock.take(|stand| stand.body.is_waiting(), !ahead || self.is_quick(language)).await
+        let stand = stock.take(|stand| stand.body.is_waiting(), !ahead || self.is_quick(language)).await;
+        metrics::warm(language, stand.is_some());
+        stand
+    }
+
+    /// How many wait for an execution in this language.
+    pub fn idle(&self, language: Language) -> usize {
+        self.stock_of(language).idle()
     }
 
     /// Whether a stand for this language takes less time than a run without one. To start a process ahead takes more.

@@ -486,15 +486,8 @@ fn become_zygote(
         let env = variables.collect::<Result<Vec<_>, _>>().map_err(nul)?;
         let parent = std::os::unix::process::parent_id();
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        let mut placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
-        let own_pids = std::fs::File::open("/proc/self/ns/pid").map(OwnedFd::from);
+        let placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
         if let (Some((uid, gid)), [etc]) = (identity, folders) {
-            placed.push(
-                own_pids
-                    .as_ref()
-                    .map_err(|_| Failure::new("open-namespaces", io::Error::from_raw_os_error(libc::ENOENT)))?
-                    .as_fd(),
-            );
             let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
             sys::unshare(apart).map_err(fail(NAMESPACES_STEP))?;
             rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;

@@ -82,9 +82,8 @@ impl FullFolder {
 
 /// Whether nothing but its top folder is in the tmpfs mounted here (statvfs(3)).
 pub(crate) fn is_empty(folder: &str) -> bool {
-    rustix::fs::statvfs(folder).is_ok_and(|state| {
-        state.f_bfree == state.f_blocks && state.f_files > 0 && state.f_files - state.f_ffree == 1
-    })
+    rustix::fs::statvfs(folder)
+        .is_ok_and(|state| state.f_bfree == state.f_blocks && state.f_files > 0 && state.f_files - state.f_ffree == 1)
 }
 
 /// How it ended, what it wrote and what it used.

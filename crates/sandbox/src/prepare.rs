@@ -15,6 +15,7 @@ use crate::error::{SandboxError, Stage};
 use crate::init::Report;
 use crate::launcher::{self, Body, Launcher, Spawn, SpawnFds};
 use crate::limits::{Cgroup, Cgroups};
+use crate::native::mounts;
 use crate::plan::SandboxPlan;
 use crate::policy::{Limits, Network, Policy};
 use crate::running::{Layout, Prepared, ProcessTree};
@@ -110,9 +111,15 @@ pub(crate) async fn prepare(
     let site = site.map(|plan| Site::of(policy, plan)).transpose().map_err(setup)?;
     let walls = policy.walls.as_ref().filter(|_| builds_itself);
     let lent = walls.map_or_else(Vec::new, |walls| walls.lent(site.as_ref()));
+    let mut body = construction.body;
+    if let Body::Init { plan, .. } = &mut body
+        && lent.len() == Walls::ENTERED
+    {
+        plan.mounts.retain(mounts::is_one_executions);
+    }
     let spawn = Spawn {
         number: 0,
-        body: construction.body,
+        body,
         identity: launcher::ids(policy.identity),
         folders: folders.len(),
         cgroup: cgroup.folder().is_some(),
@@ -132,13 +139,14 @@ pub(crate) async fn prepare(
     let builder = KillOnDrop(Some(builder));
 
     let walls = walls.filter(|_| lent.len() == Walls::ENTERED).cloned();
+    // A failure names a mount by its number.
+    let named = construction.plan.as_ref().filter(|_| walls.is_none());
     // Where it is not there yet: while the sandbox is being built, on another core.
     let born_inside = cgroup.folder().is_some();
     let cgroup = cgroup.finish(ground, policy)?;
-    let (init, lacks, namespaces) =
-        tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, construction.plan.as_ref(), walls))
-            .await
-            .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
+    let (init, lacks, namespaces) = tokio::time::timeout(READY_WITHIN, ready(&control, diagnostics, named, walls))
+        .await
+        .map_err(|_| SandboxError::new(Stage::Namespaces, "the sandbox did not stand up in time"))??;
     let tree = ProcessTree {
         init: crate::sys::watch(pidfd(init, &control)?, Interest::READABLE).map_err(setup)?,
         builder: builder.keep().ok_or_else(|| setup(io::ErrorKind::NotFound.into()))?,

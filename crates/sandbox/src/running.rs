@@ -213,7 +213,7 @@ impl Prepared {
     /// # Errors
     /// Stage [`Stage::Limits`]: the cgroup can't be changed.
     pub fn limit(&mut self, limits: &Limits) -> Result<(), SandboxError> {
-        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| !self.limits.same_group(limits)) {
+        if let Some(cgroup) = self.cgroup.as_mut().filter(|_| !self.limits.same_group(limits)) {
             // The init is one of its processes where it was born in it.
             let processes = limits.processes.saturating_add(u32::from(self.born_inside));
             let changed = cgroup.limit(&Limits { processes, ..limits.clone() });
@@ -330,6 +330,7 @@ impl Started {
         let unread = |error| SandboxError::io(Stage::Supervise, "reading what the program writes", error);
         let drained = pipes.drain(sandbox.limits.output_bytes, live).map_err(unread)?;
         let (verdict, ended) = sandbox.watch(started, cancelled).await?;
+        let has_accounted = ended.is_some();
         let ended = match ended {
             // The init has collected every process and leaves itself; its own end is not the program's to wait for.
             Some(ended) => ended,
@@ -353,7 +354,10 @@ impl Started {
         let memory_enforced = sandbox.memory_enforced;
         let full = ended.full;
         let outcome = Outcome { end, stdout, stderr, result, usage, memory_enforced, full, duration };
-        let cgroup = sandbox.cgroup.take();
+        let mut cgroup = sandbox.cgroup.take();
+        if let Some(cgroup) = cgroup.as_mut().filter(|_| sandbox.tree.own_namespace && has_accounted) {
+            cgroup.vacate();
+        }
         let Prepared { control, tree, folders, namespaces, site, lacks, .. } = sandbox;
         let site = site.filter(|_| ended.left_nothing && lacks.is_empty());
         let walls = namespaces.and_then(|namespaces| namespaces.into_walls(site));

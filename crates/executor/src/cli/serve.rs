@@ -28,6 +28,7 @@ use crate::report::{ExitReason, Reports};
 use crate::state::State;
 use crate::store::{Keeping, Store};
 use crate::telemetry::log::LogHandle;
+use crate::telemetry::metrics;
 use crate::warm::{self, Warm};
 use crate::workspace::{Uids, Workspaces};
 
@@ -253,6 +254,9 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let unisolated = if executor.isolation.is_none() { " (isolation: none, nothing is isolated)" } else { "" };
+    let cgroups = &executor.ground.cgroups;
+    let enforced = [("memory", cgroups.memory()), ("processes", cgroups.pids()), ("cpu", cgroups.cpu())];
+    metrics::started(env!("CARGO_PKG_VERSION"), isolation, enforced);
     tracing::info!("Listening on http://{address}{unisolated}");
 
     executor.keep_warm();

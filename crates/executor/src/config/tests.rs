@@ -1,15 +1,13 @@
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use clap::Command;
 use proptest::prelude::*;
 
+use super::documents::DEFAULT_FILE;
 use super::paths::Folder;
 use super::*;
-
-const DEFAULT_FILE: &str = include_str!("../../../../config.default.toml");
 
 impl Config {
     /// The configuration of an environment with nothing but these variables; the folders, unless they are among
@@ -359,54 +357,6 @@ fn secrets_do_not_show() {
     let shown = config.entries().fold(format!("{config:?}"), |text, entry| text + &entry.value.unwrap_or_default());
     assert!(shown.contains("[redacted]") && !shown.contains("hunter"));
     assert_eq!(config.log_settings().secrets, ["hunter2", "hunter3"]);
-}
-
-/// What `config.default.toml` has to say, made from the table.
-fn documented() -> String {
-    let mut text = String::from(
-        "# The settings of sandbox-executor, each with its default. Copy this file, take the \"#\" off what you change, and\n\
-         # start the service with --config FILE.\n\
-         #\n\
-         # A flag goes before the environment variable, that before this file, that before the default. The variable of\n\
-         # a setting is its key in capitals; the flag is named with each setting. Something that is set but empty counts\n\
-         # as not set. A list is an array of strings, or a string with commas. A relative path counts from the folder in\n\
-         # which the service is started. Sizes in MB are 1,048,576 bytes.\n",
-    );
-    let mut section = "";
-    for setting in SETTINGS {
-        if section != setting.section {
-            section = setting.section;
-            let _ = write!(text, "\n# ---- {section} ----\n");
-        }
-        text.push('\n');
-        for line in setting.doc.lines() {
-            let _ = writeln!(text, "# {}", line.trim());
-        }
-        let _ = writeln!(text, "# Allowed: {}. Flag: --{}", (setting.allowed)(), setting.flag());
-        let value = match setting.shape {
-            Shape::Number if setting.default.parse::<f64>().is_err() => format!("{:?}", setting.default),
-            Shape::Number | Shape::Switch => setting.default.to_owned(),
-            Shape::List if setting.default.is_empty() => "[]".to_owned(),
-            _ => format!("{:?}", setting.default),
-        };
-        let _ = writeln!(text, "#{} = {value}", setting.key());
-    }
-    text
-}
-
-#[test]
-fn the_default_file_documents_every_setting() {
-    assert!(
-        DEFAULT_FILE == documented(),
-        "`cargo test -p executor -- --ignored write_the_default_file` brings it up to date"
-    );
-}
-
-#[test]
-#[ignore = "changes config.default.toml"]
-fn write_the_default_file() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config.default.toml");
-    std::fs::write(path, documented()).unwrap();
 }
 
 #[test]

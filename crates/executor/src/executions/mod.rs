@@ -30,6 +30,7 @@ use crate::offload::offload;
 use crate::pipeline::{Executor, Failed, Reins};
 use crate::report::{Heartbeats, Reports};
 use crate::store::{Finished, Record, Status, Store, StoreError, Wait};
+use crate::telemetry::metrics;
 use crate::timestamp::now_ms;
 use claim::{Claim, Claimed};
 pub use live::Done;
@@ -317,6 +318,7 @@ impl Executions {
     async fn settle(&self, claim: Claim, mut answer: Answer, ran: Option<Ran>, wait: Wait) {
         let (entry, leftovers) = (&claim.entry, answer.leftovers.take());
         let (status, exit_code, execution_time) = (status_of(answer.status), answer.exit_code, answer.execution_time);
+        metrics::ended(&entry.record.language, status);
         let (body, held) = self.bytes_of(answer).await;
         let finished_ms = now_ms();
         entry.finishes(Finish { ms: finished_ms, exit_code, execution_time });

@@ -8,6 +8,7 @@ use super::Executions;
 use super::claim::Claim;
 use crate::answer::{Answer, WENT_DOWN};
 use crate::store::{Record, Status, StoreError, Wait};
+use crate::telemetry::metrics;
 
 /// How many there were.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,7 @@ impl Executions {
         let answer = Answer::without_run(&record, Ended::Crashed, Kind::Sandbox, WENT_DOWN);
         log_crash(&record);
         let finished = self.untold(&answer, started_ms);
+        metrics::ended(&record.language, Status::Crashed);
         let id = record.id.clone();
         if self.store.finish(record, finished, Wait::Written).await.is_ok() {
             self.report(&id, None);

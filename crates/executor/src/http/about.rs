@@ -4,18 +4,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json, Response};
 use runtime::Language;
 use serde_json::{Value, json};
 
+use super::files::blocking;
+use super::openapi::service::{Health, Index, Info};
 use super::routes::Service;
 use crate::disk::LEAST_FREE_BYTES;
 use crate::pipeline::Executor;
+use crate::telemetry::metrics::{self, Standing};
 
 /// A sandbox that stood up this recently proves that sandboxes stand up.
 const PROOF_LASTS: Duration = Duration::from_secs(10);
 
+/// What this is, and where to go on.
+#[utoipa::path(get, path = "/", operation_id = "index", tag = "service",
+    responses((status = 200, description = "What this is", body = Index)))]
+pub async fn index() -> Json<Value> {
+    Json(json!({
+        "service": "sandbox-executor",
+        "version": env!("CARGO_PKG_VERSION"),
+        "links": {
+            "health": "/health", "info": "/info", "metrics": "/metrics", "docs": "/docs", "openapi": "/openapi.json",
+            "execute": "/execute", "executions": "/executions", "sessions": "/sessions",
+        },
+    }))
+}
+
+/// Whether code can be run right now.
+///
+/// It tries what it claims: sandboxes stand up, the workspace can be written, the disk is not full. Needs no token.
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "service", security(()), responses(
+    (status = 200, description = "It can", body = Health),
+    (status = 503, description = "It can not, and why", body = Health)))]
 pub async fn health(State(service): State<Arc<Service>>) -> Response {
     let executor = &service.executions.executor;
     let reason = unhealthy(&service).await;
@@ -53,6 +76,9 @@ async fn unhealthy(service: &Service) -> Option<String> {
     proof.await.unwrap_or_else(|error| Err(error.to_string())).err()
 }
 
+/// What the service is made of, what it allows, and how busy it is.
+#[utoipa::path(get, path = "/info", operation_id = "info", tag = "service",
+    responses((status = 200, description = "The service", body = Info)))]
 pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
     let executor = &service.executions.executor;
     let runtimes: Vec<Value> = Language::ALL
@@ -93,6 +119,37 @@ pub async fn info(State(service): State<Arc<Service>>) -> Json<Value> {
             "not_enforced_because": executor.ground.cgroups.unavailable(),
         },
     }))
+}
+
+/// What the service counts, for Prometheus.
+///
+/// In Prometheus' text format, or in OpenMetrics' to who accepts `application/openmetrics-text`. docs/metrics.md lists all of it.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "service", responses(
+    (status = 200, description = "Counters, gauges and histograms", body = String, content_type = "text/plain")))]
+pub async fn metrics(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
+    let (executions, executor) = (&service.executions, Arc::clone(&service.executions.executor));
+    let reports = match &executions.reports {
+        Some(reports) => Some(reports.status().await).map(|status| [status.pending_reports, status.put_aside]),
+        None => None,
+    };
+    let idle = Language::ALL.map(|language| executor.warm.idle(language));
+    let (layers, layer_bytes, _) = executor.packages.count();
+    let workspaces = Arc::clone(&executor.workspaces);
+    let looked = blocking(move || (workspaces.session_ids("").ok(), workspaces.free_bytes().ok())).await;
+    let (sessions, workspace_free_bytes) = looked.unwrap_or_default();
+    let (active, queued) = (executions.queue.running(), executions.queue.waiting());
+    let standing = Standing {
+        executions: [active, queued, service.config.max_concurrent_executions],
+        idle,
+        reports,
+        store: executions.store.kept().await.ok(),
+        sessions: sessions.map(|ids| ids.len()),
+        workspace_free_bytes,
+        packages: [layers as u64, layer_bytes],
+    };
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (content_type, text) = metrics::text(&standing, accept);
+    ([(header::CONTENT_TYPE, content_type), (header::VARY, "accept")], text).into_response()
 }
 
 /// What is installed for sessions, and where it may come from.

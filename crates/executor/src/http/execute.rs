@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::answer;
 use super::body::read_body;
+use super::openapi::answers::{Accepted, ExecuteAnswer};
+use super::openapi::requests::ExecuteRequest as Form;
 use super::problem::Problem;
 use super::routes::{RequestId, Service};
 use crate::admission::request::{self, ExecuteRequest};
@@ -18,7 +20,30 @@ use crate::executions::{Done, Submitted};
 use crate::offload::offload;
 use crate::store::Status;
 
-/// The route.
+/// Run code, and wait for its result or not.
+///
+/// The answer is 200 also when the code failed: `status` and `error` say how. The body is read as JSON whatever its content type.
+/// With `Prefer: respond-async` the execution is on the disk when 202 is answered, and survives a loss of power.
+#[utoipa::path(post, path = "/execute", operation_id = "execute", tag = "executions",
+    params(("Prefer" = Option<String>, Header, description = "`respond-async`: do not wait for the result")),
+    request_body(content = Form, examples(
+        ("handler" = (summary = "A handler gets an event", value = json!({
+            "language": "python", "event": {"name": "Alice"},
+            "code": "def handler(event):\n    return {\"message\": \"Hello, \" + event[\"name\"] + \"!\"}"}))),
+        ("javascript" = (summary = "A handler in JavaScript", value = json!({
+            "language": "javascript", "event": {"a": 1, "b": 2}, "timeout": 10,
+            "code": "exports.handler = async (event) => event.a + event.b;"}))),
+        ("files" = (summary = "Files in, files out, in a session", value = json!({
+            "language": "shell", "session_id": "report", "code": "sort in.csv > out.csv; cat >&2",
+            "files": {"in.csv": "YiwyCmEsMQo="}, "outputs": ["*.csv"], "stdin": "hello", "env_vars": {"LC_ALL": "C"}}))),
+        ("limits" = (summary = "Within less than the service allows", value = json!({
+            "language": "python", "mode": "script", "execution_id": "job-1", "working_directory": "work",
+            "code": "print(sum(range(1000)))", "limits": {
+                "memory_mb": 128, "cpu_cores": 0.5, "processes": 16, "disk_mb": 64, "output_bytes": 65536}}))))),
+    responses(
+        (status = 200, description = "Its result; with `EXECUTE_MODE=async` that it was taken", body = ExecuteAnswer),
+        (status = 202, description = "It was accepted", body = Accepted,
+            headers(("Location" = String, description = "Where its result will be")))))]
 pub async fn execute(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
     let request_id = request.extensions().get::<RequestId>().cloned().map(|id| id.0).unwrap_or_default();
     let prefers_later = prefers_respond_async(request.headers());

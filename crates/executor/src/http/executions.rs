@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
 
 use super::execute::result;
+use super::openapi::answers::{AnyStatus, Cancelled as Ended, ExecutionPage, ExecutionState};
 use super::problem::Problem;
 use super::query::page_size;
 use super::routes::Service;
@@ -20,7 +21,10 @@ use crate::store::{Filter, Status};
 const PAGE: usize = 50;
 const LARGEST_PAGE: usize = 1000;
 
-/// `GET /executions/{id}`.
+/// One execution: where it is, or its result.
+#[utoipa::path(get, path = "/executions/{id}", operation_id = "execution", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    responses((status = 200, description = "Where it is, or its result", body = ExecutionState)))]
 pub async fn one(State(service): State<Arc<Service>>, Path(id): Path<String>) -> Result<Response, Problem> {
     Ok(match service.executions.find(existing(&id)?).await? {
         Found::Done(done) => result(done),
@@ -28,7 +32,12 @@ pub async fn one(State(service): State<Arc<Service>>, Path(id): Path<String>) ->
     })
 }
 
-/// `DELETE /executions/{id}`.
+/// End an execution.
+///
+/// Nothing of it is alive when 200 is answered.
+#[utoipa::path(delete, path = "/executions/{id}", operation_id = "cancel", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    responses((status = 200, description = "It was ended", body = Ended)))]
 pub async fn cancel(State(service): State<Arc<Service>>, Path(id): Path<String>) -> Result<Response, Problem> {
     match service.executions.cancel(existing(&id)?).await? {
         Cancelled::Yes => {
@@ -39,7 +48,14 @@ pub async fn cancel(State(service): State<Arc<Service>>, Path(id): Path<String>)
     }
 }
 
-/// `GET /executions`.
+/// Executions, newest first.
+#[utoipa::path(get, path = "/executions", operation_id = "executions", tag = "executions",
+    params(
+        ("session_id" = Option<String>, Query, description = "Only of this session"),
+        ("status" = Option<AnyStatus>, Query, description = "Only in this state"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Executions on a page; 50 unless asked for"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before")),
+    responses((status = 200, description = "A page of them", body = ExecutionPage)))]
 pub async fn list(
     State(service): State<Arc<Service>>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use super::body;
+use super::openapi::answers::{FileContent, FilePage};
 use super::problem::Problem;
 use super::query::{limit, session_id, value};
 use super::range::{Asked, asked};
@@ -68,13 +69,20 @@ fn named(uri: &Uri) -> Result<(String, RelativePath), Problem> {
 
 /// A page of files, as it is told.
 #[derive(Serialize)]
-struct Listing {
+pub struct Listing {
     files: Vec<Listed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
+/// All regular files of a session's workspace, by path.
+#[utoipa::path(get, path = "/sessions/{id}/files", operation_id = "files", tag = "sessions",
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 10_000, description = "Files on a page; 1000 unless asked for"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before")),
+    responses((status = 200, description = "A page of them", body = FilePage)))]
+pub async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let id = uri.path().strip_prefix("/sessions/").and_then(|rest| rest.strip_suffix("/files")).unwrap_or_default();
     let id = session_id(id);
     let limit = limit(&uri, PAGE, LARGEST_PAGE);
@@ -96,7 +104,22 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
     Ok(Json(Listing { files: page.files, next_cursor: page.end.map(|end| encoded(&end)) }))
 }
 
-async fn download(
+/// Download a file, or a part of it.
+#[utoipa::path(get, path = "/sessions/{id}/files/{path}", operation_id = "download", tag = "sessions",
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("path" = String, Path, description = "Relative to the workspace; slashes may be there"),
+        ("Range" = Option<String>, Header, description = "One part, in bytes (RFC 9110)"),
+        ("If-Range" = Option<String>, Header, description = "The part only of the file with this ETag, else all of it"),
+        ("If-Match" = Option<String>, Header, description = "Only a file with one of these ETags"),
+        ("If-None-Match" = Option<String>, Header, description = "Only a file with none of these ETags")),
+    responses(
+        (status = 200, description = "The file", body = FileContent, content_type = "application/octet-stream",
+            headers(("ETag" = String, description = "Changes whenever the file does"))),
+        (status = 206, description = "The part", body = FileContent, content_type = "application/octet-stream",
+            headers(("Content-Range" = String, description = "Which part of how many bytes"))),
+        (status = 304, description = "It has one of the ETags of `If-None-Match`")))]
+pub async fn download(
     State(service): State<Arc<Service>>,
     method: Method,
     uri: Uri,
@@ -157,7 +180,22 @@ async fn content(file: File, start: u64, length: u64) -> io::Result<Body> {
     Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), PIECE)))
 }
 
-async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
+/// Upload a file.
+///
+/// It appears whole, under its name, when all of it is there; the session and the folders on the way are made.
+#[utoipa::path(put, path = "/sessions/{id}/files/{path}", operation_id = "upload", tag = "sessions",
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("path" = String, Path, description = "Relative to the workspace; slashes may be there"),
+        ("If-Match" = Option<String>, Header, description = "Only replaces a file with one of these ETags"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only makes a new file")),
+    request_body(content = FileContent, content_type = "application/octet-stream", description = "The file's bytes"),
+    responses(
+        (status = 201, description = "A new file",
+            headers(("ETag" = String, description = "Of the file"), ("Location" = String, description = "Its path here"))),
+        (status = 204, description = "It took the place of another",
+            headers(("ETag" = String, description = "Of the file")))))]
+pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Result<Response, Problem> {
     let (id, path) = named(request.uri())?;
     let headers = request.headers();
     let announced = body::announced(headers)?;
@@ -255,7 +293,15 @@ impl Pieces<'_> {
     }
 }
 
-async fn remove(State(service): State<Arc<Service>>, uri: Uri, headers: HeaderMap) -> Result<StatusCode, Problem> {
+/// Remove a file.
+#[utoipa::path(delete, path = "/sessions/{id}/files/{path}", operation_id = "remove_file", tag = "sessions",
+    params(
+        ("id" = String, Path, description = "The session's id"),
+        ("path" = String, Path, description = "Relative to the workspace; slashes may be there"),
+        ("If-Match" = Option<String>, Header, description = "Only a file with one of these ETags"),
+        ("If-None-Match" = Option<String>, Header, description = "Only a file with none of these ETags")),
+    responses((status = 204, description = "It is gone")))]
+pub async fn remove(State(service): State<Arc<Service>>, uri: Uri, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let (id, path) = named(&uri)?;
     let (workspace, stay) = visit(&service, &id).await?;
     let condition = condition(&headers);

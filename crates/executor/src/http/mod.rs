@@ -3,9 +3,11 @@
 mod about;
 pub mod answer;
 mod body;
+mod docs;
 mod execute;
 mod executions;
 mod files;
+mod openapi;
 pub mod problem;
 mod query;
 mod range;
@@ -14,4 +16,5 @@ pub mod server;
 mod session_config;
 mod sessions;
 
+pub use openapi::document;
 pub use routes::{Service, router};

@@ -214,9 +214,25 @@ impl Problem {
         "GET /executions/{id} has its result; there is nothing to cancel",
     );
 
+    /// The answer's status.
+    pub fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// Its `error_code`, less what is in front of all of them.
+    pub fn code(&self) -> &'static str {
+        self.row().1
+    }
+
     /// What it is, in a sentence.
     pub fn description(&self) -> &'static str {
         self.row().2
+    }
+
+    /// The answer's body.
+    pub fn body(&self, request_id: String) -> Body {
+        let Row(_, code, description, solution) = self.row();
+        Body { error_code: format!("Executor.{code}"), description, error_detail: self.detail(), solution, request_id }
     }
 
     fn detail(&self) -> Value {
@@ -241,8 +257,9 @@ impl Problem {
     }
 }
 
+/// The body of an answer that tells of a problem.
 #[derive(Serialize)]
-struct Body {
+pub struct Body {
     error_code: String,
     description: &'static str,
     error_detail: Value,
@@ -257,10 +274,8 @@ pub struct Answer(pub Problem, pub String);
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let Self(problem, request_id) = self;
-        let Row(status, code, description, solution) = problem.row();
-        let error_code = format!("Executor.{code}");
-        let body = Body { error_code, description, error_detail: problem.detail(), solution, request_id };
-        let mut response = (status, Json(body)).into_response();
+        let status = problem.status();
+        let mut response = (status, Json(problem.body(request_id))).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));

@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
@@ -19,6 +18,7 @@ use super::{about, body, execute, executions};
 use crate::admission::request::{Ceilings, is_id};
 use crate::config::{Config, HostRule};
 use crate::executions::Executions;
+use crate::telemetry::metrics;
 use crate::workspace::random;
 
 /// The service as the routes see it.
@@ -52,20 +52,27 @@ impl Service {
 
 /// All routes.
 pub fn router(service: Arc<Service>) -> Router {
+    routes()
+        .fallback(async || Problem::NotFound)
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(from_fn_with_state(Arc::clone(&service), gate))
+        .with_state(service)
+}
+
+/// What is at them. What the document has of each stands at its handler, see [`super::openapi`].
+pub fn routes() -> Router<Arc<Service>> {
     Router::new()
-        .route("/", get(index))
+        .route("/", get(about::index))
         .route("/health", get(about::health))
         .route("/info", get(about::info))
+        .route("/metrics", get(about::metrics))
         .route("/execute", post(execute::execute))
         .route("/executions", get(executions::list))
         .route("/executions/{id}", get(executions::one).delete(executions::cancel))
         .merge(super::sessions::router())
         .merge(super::files::router())
         .merge(super::session_config::router())
-        .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .layer(from_fn_with_state(Arc::clone(&service), gate))
-        .with_state(service)
+        .merge(super::docs::router())
 }
 
 /// A problem on its way out; the gate knows the request's id.
@@ -79,6 +86,7 @@ impl IntoResponse for Problem {
 
 /// Gives every request an id, and lets only those in that may come.
 async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let id = request_id(request.headers());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match admit(&service, &request) {
@@ -90,10 +98,12 @@ async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: N
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        metrics::refused(problem.code());
         let allow = response.headers_mut().remove(header::ALLOW);
         response = Answer(problem, id.clone()).into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
     }
+    metrics::answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
     let headers = response.headers_mut();
     headers.extend(HeaderValue::from_str(&id).ok().map(|id| (header::HeaderName::from_static("x-request-id"), id)));
     if let Some(origin) = origin.filter(|origin| is_listed(&service, origin)) {
@@ -159,12 +169,4 @@ fn preflight() -> Response {
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     (axum::http::StatusCode::NO_CONTENT, headers).into_response()
-}
-
-async fn index() -> Json<Value> {
-    Json(json!({
-        "service": "sandbox-executor",
-        "version": env!("CARGO_PKG_VERSION"),
-        "links": {"health": "/health", "info": "/info", "execute": "/execute", "executions": "/executions", "sessions": "/sessions"},
-    }))
 }

@@ -13,6 +13,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::body::read_body;
+use super::openapi::answers::SyncAnswer;
+use super::openapi::requests::SyncRequest;
 use super::problem::Problem;
 use super::routes::{RequestId, Service};
 use crate::packages::{Failure, Layer, request};
@@ -25,7 +27,7 @@ pub fn router() -> Router<Arc<Service>> {
 
 /// What there is then.
 #[derive(Serialize)]
-struct Synced {
+pub struct Synced {
     status: &'static str,
     installed_dependencies: Vec<Dependency>,
     error: Value,
@@ -35,7 +37,7 @@ struct Synced {
 
 /// One package.
 #[derive(Serialize)]
-struct Dependency {
+pub struct Dependency {
     name: String,
     version: String,
     install_location: String,
@@ -43,7 +45,16 @@ struct Dependency {
     is_from_template: bool,
 }
 
-async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<Json<Synced>, Problem> {
+/// Install the Python packages of a session.
+///
+/// Waits until they are there. Whatever fails, the session has what it had.
+#[utoipa::path(post, path = "/internal/session-config/sync", operation_id = "sync_packages", tag = "packages",
+    request_body(content = SyncRequest, examples(
+        ("packages" = (summary = "These packages and no others", value = json!({
+            "session_id": "report", "language_runtime": "python3.11", "dependencies": ["six==1.16.0"], "sync_mode": "replace"}))),
+        ("none" = (summary = "No packages any more", value = json!({"session_id": "report", "dependencies": []}))))),
+    responses((status = 200, description = "They are there", body = SyncAnswer)))]
+pub async fn sync(State(service): State<Arc<Service>>, request: Request) -> Result<Json<Synced>, Problem> {
     let request_id = request.extensions().get::<RequestId>().cloned().map(|id| id.0).unwrap_or_default();
     let (body, _held) = read_body(&service, request).await?;
     let executor = Arc::clone(&service.executions.executor);

@@ -10,6 +10,7 @@ use axum::routing::{delete, get};
 use serde::Serialize;
 
 use super::files::{blocking, failed};
+use super::openapi::answers::SessionPage;
 use super::problem::Problem;
 use super::query::{limit, session_id, value};
 use super::routes::Service;
@@ -26,13 +27,19 @@ pub fn router() -> Router<Arc<Service>> {
 
 /// A page of sessions, as it is told.
 #[derive(Serialize)]
-struct Listing {
+pub struct Listing {
     sessions: Vec<Session>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
+/// Sessions, by id.
+#[utoipa::path(get, path = "/sessions", operation_id = "sessions", tag = "sessions",
+    params(
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "Sessions on a page; 100 unless asked for"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before")),
+    responses((status = 200, description = "A page of them", body = SessionPage)))]
+pub async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<Listing>, Problem> {
     let cursor = value(&uri, "cursor").map(session_id).transpose().map_err(|mut violation| {
         violation.field = "cursor".into();
         violation
@@ -52,7 +59,13 @@ async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<List
     Ok(Json(Listing { sessions, next_cursor }))
 }
 
-async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusCode, Problem> {
+/// Remove a session with its workspace.
+///
+/// What runs in it is cancelled first.
+#[utoipa::path(delete, path = "/sessions/{id}", operation_id = "remove_session", tag = "sessions",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 204, description = "It is gone")))]
+pub async fn remove(State(service): State<Arc<Service>>, uri: Uri) -> Result<StatusCode, Problem> {
     let id = uri.path().strip_prefix("/sessions/").unwrap_or_default();
     let id = session_id(id).map_err(|violation| Problem::Validation(vec![violation]))?;
     // In a task of its own: a client that goes away must not leave a session half removed.

@@ -13,6 +13,7 @@ use super::heartbeat::Over;
 use super::queue::{Due, Lane, Next, Queue, Sweeping};
 use super::{Shared, bodies, chance, schedule};
 use crate::offload::offload;
+use crate::telemetry::metrics;
 
 /// Reports on their way at a time: of those that ended just now, and of all others.
 const FRESH_AT_ONCE: usize = 8;
@@ -138,12 +139,14 @@ async fn deliver(shared: &Shared, held: &Semaphore, due: &Due) -> Option<Remedy>
     };
     let written = match &sent {
         Ok(()) => {
+            metrics::reported("delivered");
             if due.attempts > 0 {
                 tracing::info!(execution_id = id, attempt, "Result reported: {id} (attempt: {attempt})");
             }
             shared.store.delivered(id).await
         }
         Err(Failed { why, remedy: Remedy::Never }) => {
+            metrics::reported("put_aside");
             tracing::error!(
                 execution_id = id,
                 attempt,
@@ -153,6 +156,7 @@ async fn deliver(shared: &Shared, held: &Semaphore, due: &Due) -> Option<Remedy>
             shared.store.put_aside(id, why).await
         }
         Err(Failed { why, .. }) => {
+            metrics::reported("failed");
             tracing::error!(
                 execution_id = id,
                 attempt,

@@ -187,6 +187,21 @@ impl Store {
         .await
     }
 
+    /// How many results are kept, and the size of the file with its log.
+    ///
+    /// # Errors
+    /// As of reading.
+    pub async fn kept(&self) -> Result<[u64; 2], StoreError> {
+        let size = |name: &Path| std::fs::metadata(name).map_or(0, |file| file.len());
+        let (file, log) = (self.0.path.clone(), format!("{}-wal", self.0.path.display()));
+        self.read(move |connection| {
+            let sql = "SELECT count(*) FROM executions WHERE finished_clock_s IS NOT NULL";
+            let results = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+            Ok([results, size(&file) + size(Path::new(&log))])
+        })
+        .await
+    }
+
     /// Executions that have no end, in order of acceptance. Looks at all of them: for a start, which has looked at them anyway.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 """Starts once, imports what many programs import, and forks into standing sandboxes on order.
 
 The protocol is the one of the sandbox crate's zygote module. Runs in the namespace of bootstrap.py, which knows what a fork
-does once it is in its sandbox. The process has one thread. How a fork gets into its sandbox comes with the setup: a list of
-system calls, and machine code that makes them; no code of this language runs in a fork before it has given up everything.
+does once it is in its sandbox. How a fork gets into its sandbox comes with the setup: a list of system calls, and machine code that
+makes them; no code of this language runs in a fork before it has given up everything.
+
+It is two processes of one thread each. One reads orders. The other, a copy of it with the same descriptors, does nothing but fork
+(Mold): each page that a process writes to after a fork is copied for it, and to read an order is to write to many.
 """
 
 # Filled with what modules want done around a fork, from here on. What was loaded before has done so already.
@@ -32,14 +35,12 @@ import threading
 for name in ("ctypes", "ctypes._endian", "_ctypes", "fcntl", "mmap"):
     sys.modules.pop(name, None)
 
-CONTROL_FD, OWN_PIDS_FD, DOOR_FD = 3, 5, 5
+CONTROL_FD, DOOR_FD = 3, 5
 FIRST_FREE_FD = 6
-CLONE_NEWPID = 0x20000000
 MOST_FDS = 64
 # Modules whose hooks are not called: they put in order what other threads had begun, and here is one; or it is done faster (renewals).
 NOT_HOOKED = {"concurrent.futures.thread", "logging", "random", "threading"}
 ONE_THREAD = [f"{name}_NUM_THREADS" for name in ("BLIS", "MKL", "NUMEXPR", "OMP", "OPENBLAS")]
-OWN_PID = os.getpid()
 
 libc = ctypes.CDLL(None, use_errno=True)
 # Kept for as long as their addresses are used.
@@ -65,7 +66,8 @@ def place_of_thread_id():
 class Steps:
     """The list of system calls that makes a fork a program, and the machine code that carries it out.
 
-    An entry is eight words: the call's number, its six arguments, and an errno that is no failure.
+    An entry is eight words: the call's number, its six arguments, and an errno that is no failure. Behind the last there is room for a
+    struct rlimit of each resource, by its number.
     """
 
     WORD, ENTRY, LAST, NO_ERRNO = 8, 64, -1, 0
@@ -81,6 +83,9 @@ class Steps:
             words += [0] * (7 - len(words)) + [step.get("unless_errno") or self.NO_ERRNO]
             self.list += struct.pack("8q", *words)
         self.list += struct.pack("8q", self.LAST, *[0] * 7)
+        self.limits = len(self.list)
+        numbers = {value for _, _, value, _, _ in self.patches if isinstance(value, int)}
+        self.list += bytes(16 * (1 + max(numbers, default=0)))
         self.place = ctypes.addressof(ctypes.c_char.from_buffer(self.list))
         self.code = mmap.mmap(-1, len(code), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE)
         self.code.write(bytes(code))
@@ -88,10 +93,6 @@ class Steps:
         if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(len(code)), mmap.PROT_READ | mmap.PROT_EXEC) != 0:
             raise OSError(ctypes.get_errno(), "mprotect")
         self.call = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p)(start)
-        # Room for a struct rlimit each, by the resource's number.
-        numbers = {value for _, _, value, _, _ in self.patches if isinstance(value, int)}
-        self.limits = bytearray(16 * (1 + max(numbers, default=0)))
-        self.place_of_limits = ctypes.addressof(ctypes.c_char.from_buffer(self.limits))
 
     def argument(self, each, at, step, place):
         """A word that is the same for every order, or 0 and a note to put it there."""
@@ -110,11 +111,12 @@ class Steps:
 
     def limit(self, resource, value):
         """Puts both limits of a resource down; gives their address."""
-        struct.pack_into("QQ", self.limits, 16 * resource, value, value)
-        return self.place_of_limits + 16 * resource
+        place = self.limits + 16 * resource
+        struct.pack_into("QQ", self.list, place, value, value)
+        return self.place + place
 
-    def carry_out(self, named):
-        """Forks; gives the child's number, and in the child 0; or in either less than that, for the step that failed."""
+    def fill_in(self, named):
+        """Completes the list with what an order names."""
         put, data = struct.pack_into, self.list
         for at, word, name, number, optional in self.patches:
             value = named.get(name)
@@ -122,6 +124,9 @@ class Steps:
                 raise KeyError(name)
             put("q", data, at, self.NOTHING if value is None else number)
             put("q", data, word, value or 0)
+
+    def carry_out(self):
+        """Forks; gives the child's number, and in the child 0; or in either less than that, for the step that failed."""
         return self.call(self.place)
 
     def failed(self, result):
@@ -191,33 +196,74 @@ def renewals():
     return found
 
 
-def fork_into(data, received, steps, hooks, enters_pids):
-    """Carries an order out; returns whether this is the fork, in its sandbox."""
-    order = json.loads(data)
+class Mold:
+    """The process that forks, as the one that reads orders sees it. Either ends with the other."""
+
+    # Of clone(2) and prctl(2).
+    CLONE_FILES, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x400, 0x200000, 0x1000000
+    PR_SET_PDEATHSIG, WORD = 1, struct.Struct("q")
+
+    def __init__(self, steps, hooks):
+        self.steps, self.hooks = steps, hooks
+        (self.order, self.give_order), (self.answer, self.give_answer) = os.pipe(), os.pipe()
+
+    def start(self):
+        """Makes it; returns whether this is a fork of it, in its sandbox."""
+        parent, flags = os.getpid(), self.CLONE_FILES | self.CLONE_CHILD_CLEARTID | self.CLONE_CHILD_SETTID
+        clone = 56 if os.uname().machine == "x86_64" else 220
+        words = [clone, flags | signal.SIGKILL, 0, 0, place_of_thread_id(), 0]
+        for hook in self.hooks.before:
+            hook()
+        # The signal that its end sends to its parent: nobody else would tell that no fork comes any more.
+        if ctypes.PyDLL(None).syscall(*map(ctypes.c_long, words)) != 0:
+            for hook in self.hooks.after_in_parent:
+                hook()
+            return False
+        for hook in self.hooks.after_in_child:
+            hook()
+        libc.prctl(self.PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+        if os.getppid() != parent:
+            os._exit(0)
+        self.work()
+        return True
+
+    def work(self):
+        """Forks on order; returns in each fork, in its sandbox."""
+        own_pid, into, door = os.getpid(), self.steps.list, bytearray(self.WORD.size)
+        before, after = self.hooks.before, self.hooks.after_in_parent
+        while True:
+            os.readv(self.order, [into, door])
+            for hook in before:
+                hook()
+            result = self.steps.carry_out()
+            if result == 0:
+                return become_program(self.hooks)
+            if result < 0 and os.getpid() != own_pid:
+                tell_failure(self.steps.failed(result), *self.WORD.unpack(door))
+                os._exit(125)
+            for hook in after:
+                hook()
+            os.write(self.give_answer, self.WORD.pack(result))
+
+    def fork(self, door):
+        """Has it carry the list out as it is now; gives what that gave."""
+        os.writev(self.give_order, [self.steps.list, self.WORD.pack(door)])
+        return self.WORD.unpack(os.read(self.answer, self.WORD.size))[0]
+
+
+def fork_into(data, received, mold):
+    """Carries an order out."""
+    order, steps = json.loads(data), mold.steps
     named = dict(zip(order["fds"], received))
     door = named["door"]
     named["uid"], named["gid"] = order["uid"], order["gid"]
     for resource, value in order["rlimits"]:
         if value:
             named[resource] = steps.limit(resource, value[0])
-    # The next child is in the sandbox's pid namespace; this process stays where it is.
-    if enters_pids and libc.setns(named["pid"], CLONE_NEWPID) != 0:
-        return False
-    for hook in hooks.before:
-        hook()
-    result = steps.carry_out(named)
-    if result == 0:
-        become_program(hooks)
-        return True
+    steps.fill_in(named)
+    result = mold.fork(door)
     if result < 0:
         tell_failure(steps.failed(result), door)
-        if os.getpid() != OWN_PID:
-            os._exit(125)
-    for hook in hooks.after_in_parent:
-        hook()
-    if enters_pids and libc.setns(OWN_PIDS_FD, CLONE_NEWPID) != 0:
-        os._exit(125)
-    return False
 
 
 def tell_failure(message, door):
@@ -277,17 +323,13 @@ def receive(control):
     return data, [fd for _, _, content in beside for (fd,) in struct.iter_unpack("i", content[: len(content) // word * word])]
 
 
-def serve(control, steps, hooks, enters_pids):
-    """Forks on order until the service is gone; returns in each fork."""
-    detach = super(socket.socket, control).detach
+def serve(control, mold):
+    """Orders forks until the service is gone."""
     while True:
         data, received = receive(control)
         if not data:
             os._exit(0)
-        if fork_into(data, received, steps, hooks, enters_pids):
-            # It is closed. Its number is the program's to use, and not for this object to close again.
-            detach()
-            return
+        fork_into(data, received, mold)
         for fd in received:
             os.close(fd)
 
@@ -314,7 +356,7 @@ def make_ready(control):
     del getattr(sys, "orig_argv", [])[2:]  # Python 3.10 and newer.
     # The parents of those that enter a pid namespace: nobody waits for them. The interpreter does not know, nor does a fork have it.
     libc.signal(signal.SIGCHLD, ctypes.c_void_p(int(signal.SIG_IGN)))
-    return steps, hooks, setup["enters_pids"], lacks
+    return steps, hooks, lacks
 
 
 def zygote():
@@ -322,17 +364,22 @@ def zygote():
     # What a fork puts its own descriptors over.
     control = socket.socket(fileno=fcntl.fcntl(CONTROL_FD, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD))
     os.close(CONTROL_FD)
-    steps, hooks, enters_pids, lacks = make_ready(control)
+    steps, hooks, lacks = make_ready(control)
+    mold, close_control = Mold(steps, hooks), super(socket.socket, control).detach
     # For good: what a fork lets go of takes it time.
-    BUFFERS.append((steps, hooks))
+    BUFFERS.append(mold)
     global only_ours_are_open
     only_ours_are_open = Descriptors().only_ours_are_open
     gc.collect()
     fill_holes()
     gc.freeze()
     gc.disable()
+    if mold.start():
+        # It is closed. Its number is the program's to use, and not for this object to close again.
+        close_control()
+        return
     control.send(json.dumps({"lacks": lacks}).encode())
-    serve(control, steps, hooks, enters_pids)
+    serve(control, mold)
 
 
 zygote()

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::hierarchy::{Controller, pids};
-use super::{MAX_CPU_QUOTA_US, OomWatch, Shared, Version, file};
+use super::{MAX_CPU_QUOTA_US, OomWatch, Shared, Version, file, spare};
 use crate::policy::Limits;
 
 /// How long [`Cgroup::kill`] waits for the processes to be gone.
@@ -31,18 +31,26 @@ pub struct CgroupUsage {
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// The cgroup of one execution. A drop kills what is in it and removes it.
+/// The cgroup of one execution. A drop kills what is in it and removes it; one that is vacant may serve another execution.
 #[derive(Debug)]
 pub struct Cgroup {
     shared: Arc<Shared>,
     name: String,
+    /// In force, where all could be written.
+    limits: Option<Limits>,
+    vacant: bool,
     removed: bool,
 }
 
 impl Cgroup {
     /// A group that is there already.
     pub(super) fn existing(shared: Arc<Shared>, name: String) -> Cgroup {
-        Cgroup { shared, name, removed: false }
+        Cgroup { shared, name, limits: None, vacant: false, removed: false }
+    }
+
+    /// One that is kept from another execution, with these limits in force.
+    pub(super) fn again(shared: Arc<Shared>, name: String, limits: Limits) -> Cgroup {
+        Cgroup { shared, name, limits: Some(limits), vacant: false, removed: false }
     }
 
     pub(super) fn create(shared: Arc<Shared>, name: &str, limits: &Limits) -> io::Result<Cgroup> {
@@ -55,7 +63,7 @@ impl Cgroup {
             }
         }
         // From here on a drop removes it.
-        let group = Cgroup::existing(shared, name.to_owned());
+        let mut group = Cgroup::existing(shared, name.to_owned());
         group.limit(limits)?;
         Ok(group)
     }
@@ -64,8 +72,9 @@ impl Cgroup {
     ///
     /// # Errors
     /// That of writing one; some may then be in force.
-    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+    pub fn limit(&mut self, limits: &Limits) -> io::Result<()> {
         let (plan, name) = (self.shared.version.plan(), &self.name);
+        self.limits = None;
         for hierarchy in &self.shared.hierarchies {
             for write in plan(limits, &hierarchy.controllers) {
                 hierarchy.carry_out(name, &write).map_err(|error| {
@@ -74,7 +83,19 @@ impl Cgroup {
                 })?;
             }
         }
+        self.limits = Some(limits.clone());
         Ok(())
+    }
+
+    /// To be told when everything that was in the group has ended and nothing can enter it any more.
+    pub fn vacate(&mut self) {
+        self.vacant = true;
+    }
+
+    /// Leaves it to another execution; whether it could be.
+    fn keep(&self) -> bool {
+        let limits = self.limits.as_ref().filter(|_| self.vacant);
+        limits.is_some_and(|limits| spare::renew(self, &self.shared) && self.shared.spares.keep(&self.name, limits))
     }
 
     /// The execution's name.
@@ -267,8 +288,13 @@ impl Drop for Cgroup {
             return;
         }
         self.removed = true;
-        let mut group = Cgroup::existing(Arc::clone(&self.shared), std::mem::take(&mut self.name));
+        let (name, limits) = (std::mem::take(&mut self.name), self.limits.take());
+        let mut group = Cgroup { shared: Arc::clone(&self.shared), name, limits, vacant: self.vacant, removed: false };
         let clear = move || {
+            group.removed = group.keep();
+            if group.removed {
+                return;
+            }
             // As a rule nothing is left to be killed, and the kernel refuses where something is.
             let hierarchies = &group.shared.hierarchies;
             group.removed = hierarchies.iter().all(|hierarchy| hierarchy.unmake(&group.name).is_ok());

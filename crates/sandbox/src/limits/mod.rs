@@ -17,6 +17,7 @@ mod group;
 mod hierarchy;
 mod oom;
 mod rlimit;
+mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -32,6 +33,7 @@ pub use rlimit::Rlimits;
 use crate::policy::Limits;
 use detect::{Detected, Plan};
 use hierarchy::{Controller, Hierarchy};
+use spare::Spares;
 
 /// Beginning of the name of an instance's group.
 const GROUP_PREFIX: &str = "sandbox-executor-";
@@ -93,6 +95,7 @@ struct Shared {
     /// Without those that are of no use.
     hierarchies: Vec<Hierarchy>,
     unavailable: Vec<String>,
+    spares: Spares,
 }
 
 impl Shared {
@@ -129,7 +132,7 @@ impl Cgroups {
             (Err(why), _) | (_, Err(why)) => (Version::V2, nothing(why)),
         };
         let Detected { hierarchies, unavailable } = detected;
-        Cgroups { shared: Arc::new(Shared { version, hierarchies, unavailable }) }
+        Cgroups { shared: Arc::new(Shared { version, hierarchies, unavailable, spares: Spares::default() }) }
     }
 
     /// Whether the memory of an execution is limited as a whole.
@@ -193,7 +196,8 @@ impl Cgroups {
         swept.map(|()| count)
     }
 
-    /// Makes the group of one execution and writes its limits. `name` consists of `[A-Za-z0-9._-]`, at most 128
+    /// Makes the group of one execution and writes its limits, or takes one that another execution has left as new
+    /// ([`Cgroup::vacate`]), under the name that this has. `name` consists of `[A-Za-z0-9._-]`, at most 128
     /// characters, and is of no other execution at the time. Where nothing can be used the group is an empty value that
     /// does nothing.
     ///
@@ -212,7 +216,10 @@ impl Cgroups {
             let problem = format!("{name:?} can't be the name of a cgroup: use 1 to 128 of [A-Za-z0-9._-]");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
-        Cgroup::create(Arc::clone(&self.shared), name, limits)
+        match self.shared.spares.take(limits) {
+            Some((name, limits)) => Ok(Cgroup::again(Arc::clone(&self.shared), name, limits)),
+            None => Cgroup::create(Arc::clone(&self.shared), name, limits),
+        }
     }
 
     /// Files through which the launcher, and with it all that it makes, moves out of the service's own group with [`enter`]: what
@@ -246,6 +253,9 @@ impl Cgroups {
     /// In version 1 what builds a sandbox is in the instance's own group, and may have been killed a moment ago only:
     /// that is waited for. In version 2 this process itself is in it, and nothing can be removed.
     pub fn close(self) {
+        while let Some(name) = self.shared.spares.take_any() {
+            let _ = Cgroup::existing(Arc::clone(&self.shared), name).remove();
+        }
         if self.shared.version == Version::V2 {
             // What was built there has been told to end.
             let _ = Cgroup::existing(Arc::clone(&self.shared), BUILDERS_GROUP.to_owned()).remove();

@@ -220,6 +220,64 @@ fn a_thread_can_enter_by_itself_in_v1() {
     cgroups.close();
 }
 
+/// Runs this in a group with these limits and lets go of that; its name.
+fn leave_a_group(cgroups: &Cgroups, name: &str, limits: &Limits, script: &str, is_vacant: bool) -> String {
+    let mut group = cgroups.create(name, limits).expect("a group");
+    let mut child = held(script);
+    group.attach(pid(&child)).expect("attached");
+    release(&mut child);
+    child.wait().expect("an end");
+    if is_vacant {
+        group.vacate();
+    }
+    group.name().to_owned()
+}
+
+fn is_there(cgroups: &Cgroups, name: &str) -> bool {
+    cgroups.shared.hierarchies.iter().any(|hierarchy| hierarchy.path.join(name).exists())
+}
+
+#[test]
+fn a_group_that_was_left_as_new_serves_another_execution_in_v1() {
+    let Some(cgroups) = all_of_version(1) else { return };
+    // What a processor has set aside for a group is given back a while after it was charged.
+    let leave = |name: &str| leave_a_group(&cgroups, name, &limits(), "x=$(printf %02000000d 1)", true);
+    let kept = |name: &str| (0..100).any(|_| leave(name) == name && is_there(&cgroups, name));
+    assert!(kept("first"));
+    let other = Limits { processes: 7, ..limits() };
+    drop(cgroups.create("other", &other).expect("a group"));
+    let again = cgroups.create("second", &limits()).expect("the first");
+    assert_eq!(again.name(), "first");
+    assert_eq!(read(&again, &cgroups, Controller::Memory, "memory.limit_in_bytes"), "67108864");
+    assert!(again.usage().peak_memory_bytes.is_some_and(|bytes| bytes < 1 << 20), "{:?}", again.usage());
+    assert!(cgroups.create("third", &limits()).expect("a group").name() == "third");
+    again.remove().expect("removed");
+    assert!(kept("last"));
+    let paths: Vec<_> = cgroups.shared.hierarchies.iter().map(|hierarchy| hierarchy.path.clone()).collect();
+    cgroups.close();
+    assert!(paths.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn a_group_that_was_not_left_as_new_is_removed() {
+    let Some(cgroups) = all_controllers() else { return };
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let writes = format!("head -c 4m /dev/zero >{}", file.path().display());
+    let tight = Limits { cpu_cores: 0.05, ..limits() };
+    let burns = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+    for (name, limits, script, is_vacant) in [
+        ("occupied", limits(), ":", false),
+        ("short-of-memory", limits(), "head -c 200m /dev/zero | tail", true),
+        ("charged", limits(), writes.as_str(), true),
+        ("held-up", tight, burns, true),
+        ("lives", limits(), "sleep 60 & exit", true),
+    ] {
+        leave_a_group(&cgroups, name, &limits, script, is_vacant);
+        assert!(!is_there(&cgroups, name), "{name}");
+    }
+    cgroups.close();
+}
+
 /// The permission is that of who opened the entrance: one that was opened by root lets an ordinary user in.
 #[test]
 fn a_process_can_enter_by_itself_in_v2() {
@@ -417,7 +475,12 @@ fn a_v2_group_is_made_entered_read_killed_and_removed() {
         return;
     };
     hierarchy.unmake("unused").expect("rmdir");
-    let shared = Shared { version: Version::V2, hierarchies: vec![hierarchy], unavailable: Vec::new() };
+    let shared = Shared {
+        version: Version::V2,
+        hierarchies: vec![hierarchy],
+        unavailable: Vec::new(),
+        spares: Spares::default(),
+    };
     let cgroups = Cgroups { shared: Arc::new(shared) };
     let group = cgroups.create("two", &limits()).expect("a group");
     let mut child = held("i=0; while :; do i=$((i+1)); done");

@@ -12,9 +12,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::failure::{Failure, MOUNT_STEP};
 use crate::plan::{FILES, Mount, Source, inodes};
@@ -92,7 +90,7 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
     Ok(builder.tree)
 }
 
-/// Makes anew what of a tree is one execution's alone: `/proc` and the folder for our files. For a process in the mount namespace of
+/// Makes anew what of a tree is one execution's alone, these mounts ([`is_one_executions`]). For a process in the mount namespace of
 /// the one before.
 ///
 /// # Errors
@@ -102,14 +100,15 @@ pub fn renew(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
         rustix::mount::unmount(path, UnmountFlags::DETACH).map_err(|error| Failure::new("old-mounts", error))?;
     }
     let mut builder = Builder { material, tree: Tree { proc: None, has_proc: false, lacks: Vec::new() } };
-    for (index, mount) in mounts.iter().enumerate().filter(|(_, mount)| is_one_executions(mount)) {
+    for (index, mount) in mounts.iter().enumerate() {
         let made = copy_of_source(mount, material).and_then(|copy| builder.carry_out(mount, copy));
         made.map_err(|error| Failure::at(MOUNT_STEP, index, error))?;
     }
     Ok(builder.tree)
 }
 
-fn is_one_executions(mount: &Mount) -> bool {
+/// Whether it is never that of the next: `/proc` and the folder for our files.
+pub fn is_one_executions(mount: &Mount) -> bool {
     match mount {
         Mount::Proc => true,
         Mount::HiddenFile { path }
@@ -257,7 +256,8 @@ fn make_target(copy: &OwnedFd, path: &str) -> io::Result<()> {
     if rustix::fs::FileType::from_raw_mode(state.st_mode) == rustix::fs::FileType::Directory {
         return make_folder(path);
     }
-    let make = || rustix::fs::mknodat(CWD, below(path), rustix::fs::FileType::RegularFile, Mode::from_raw_mode(0o644), 0);
+    let make =
+        || rustix::fs::mknodat(CWD, below(path), rustix::fs::FileType::RegularFile, Mode::from_raw_mode(0o644), 0);
     match make() {
         Err(Errno::NOENT) => {
             below(path).parent().map_or(Ok(()), std::fs::create_dir_all)?;

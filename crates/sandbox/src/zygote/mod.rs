@@ -7,8 +7,7 @@
 //! namespaces of its own that show no more than a sandbox does; otherwise it is the service's user, without any. Nothing of a
 //! request ever reaches it: its forks get theirs through pipes, when they have given up everything ([`steps`]).
 //!
-//! It starts with descriptor 3, its end of a [`channel`], 4, its source, and 5, its own pid namespace (if it can change that
-//! of its children). The service sends a [`Setup`], and it answers with a [`Ready`]. Each packet after that is an [`Order`] with
+//! It starts with descriptor 3, its end of a [`channel`], and 4, its source. The service sends a [`Setup`], and it answers with a [`Ready`]. Each packet after that is an [`Order`] with
 //! descriptors beside it, in the order of [`Order::fds`]. For each it forks a process that
 //!
 //! 1. carries the steps out, in order, by the machine code of [`crate::sys::calls`]: it becomes a child of the sandbox's init, as
@@ -71,8 +70,6 @@ struct Setup<'a> {
     /// What carries a list of system calls out.
     code: &'a [u8],
     steps: Vec<Step>,
-    /// Whether it enters a pid namespace itself before it forks, and comes back.
-    enters_pids: bool,
 }
 
 /// The answer.
@@ -184,7 +181,6 @@ impl Zygote {
             arguments: &recipe.arguments,
             code: crate::sys::calls::code().ok_or_else(no_code)?,
             steps: steps::all(is_root, &seccomp::fork()),
-            enters_pids: is_root,
         };
         match tokio::time::timeout(recipe.ready_within, process.set_up(&setup)).await {
             Ok(Ok(lacks)) => Ok((Self(Arc::new(process)), lacks)),

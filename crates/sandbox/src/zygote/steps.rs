@@ -81,7 +81,13 @@ fn prctl(name: &'static str, option: libc::c_int, second: i64, third: i64) -> St
 /// From the zygote to a program that waits.
 pub(crate) fn all(is_root: bool, filter: &[Instruction]) -> Vec<Step> {
     let default_action = Bytes(vec![0; 32]);
-    let mut steps = vec![
+    let enter_pids = setns("pid", libc::CLONE_NEWPID);
+    let mut steps = Vec::new();
+    if is_root {
+        // Of its children alone, until the next order.
+        steps.push(enter_pids.clone());
+    }
+    steps.extend([
         lend(LEND),
         // The zygote ignores it. A fork that ends before its parent does would be collected here, and its new parent never know.
         step(
@@ -89,11 +95,11 @@ pub(crate) fn all(is_root: bool, filter: &[Instruction]) -> Vec<Step> {
             libc::SYS_rt_sigaction,
             vec![Number(libc::SIGCHLD.into()), default_action, Number(0), Number(8)],
         ),
-    ];
+    ]);
     if !is_root {
         // There it has the capabilities for the others, since its own user made it (user_namespaces(7)). Its children are in the
         // sandbox's pid namespace.
-        steps.extend([setns("owner", libc::CLONE_NEWUSER), setns("pid", libc::CLONE_NEWPID), lend(ORPHAN)]);
+        steps.extend([setns("owner", libc::CLONE_NEWUSER), enter_pids, lend(ORPHAN)]);
     }
     steps.push(fork());
     for entrance in ["entrance0", "entrance1", "entrance2", "entrance3"] {
