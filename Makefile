@@ -3,8 +3,9 @@ SHELL := /bin/bash
 CARGO := cargo
 ADAPTERS := native bubblewrap
 PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime
+DEPLOY_PACKAGES := python3-venv lintian man-db systemd
 
-.PHONY: setup build demo serve check test docs-test security vm-test bench fuzz soak fmt
+.PHONY: setup build demo serve check test docs-test deploy-test deb security vm-test bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -34,6 +35,7 @@ test: build ## All tests: units, the JavaScript bootstrap, the built binary as a
 	$(CARGO) test -p conformance
 	$(CARGO) test -p security
 	@$(MAKE) --no-print-directory docs-test
+	@$(MAKE) --no-print-directory deploy-test
 
 docs-test: build ## The documents: every code block does what its page says, links lead somewhere, translations are in step.
 	@./scripts/setup $(PACKAGES) iproute2 jq procps python3-yaml sqlite3 strace
@@ -43,8 +45,18 @@ docs-test: build ## The documents: every code block does what its page says, lin
 security: build ## The attacks alone, as one table: number, name, a verdict for each adapter and mode.
 	$(CARGO) test --quiet -p security --test attacks
 
-vm-test: ## Limits and a smoke of the attacks on a kernel with cgroup v2 alone, in QEMU; downloads and keeps a small Debian.
-	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs
+deploy-test: build ## The Helm chart in each of its value sets, the systemd unit, the Debian package; parts come from PyPI, into target/deploy.
+	@./scripts/setup $(PACKAGES) $(DEPLOY_PACKAGES)
+	@./scripts/deploy-test
+
+deb: build ## Makes the Debian package and prints its path.
+	@./scripts/setup $(PACKAGES) $(DEPLOY_PACKAGES)
+	@./scripts/deploy-venv
+	@./scripts/deb
+
+vm-test: ## Limits, attacks, the package under systemd, on a kernel with cgroup v2 alone, in QEMU; downloads and keeps a small Debian.
+	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs $(DEPLOY_PACKAGES)
+	@./scripts/deploy-venv
 	@./scripts/vm-test
 
 bench: build ## Latency, load, memory beside the floors of the same machine; some five minutes; fails on a broken promise.

@@ -455,7 +455,8 @@ impl Setting {
         let doc = self.doc.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let origin = match self.default {
             "" => self.name.to_owned(),
-            default => format!("{}; default: {default}", self.name),
+            // Of a list, with room to break the line.
+            default => format!("{}; default: {}", self.name, default.replace(',', ", ")),
         };
         let arg = Arg::new(self.name)
             .long(self.flag())

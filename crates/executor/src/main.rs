@@ -16,18 +16,23 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .args(config::arguments())
         .subcommand(Command::new("serve").about("The HTTP service (default)"))
-        .subcommand(cli::run::Arguments::augment_args(
-            Command::new("run").about("One execution in the sandbox from the terminal"),
-        ))
-        .subcommand(cli::doctor::Arguments::augment_args(
-            Command::new("doctor").about("Whether code can be run on this machine, and if not, the cause and the fix"),
-        ))
+        // What a command is stands behind its arguments: the words of their type would go before it.
+        .subcommand(
+            cli::run::Arguments::augment_args(Command::new("run"))
+                .about("One execution in the sandbox from the terminal"),
+        )
+        .subcommand(
+            cli::doctor::Arguments::augment_args(Command::new("doctor"))
+                .about("Whether code can be run on this machine, and if not, the cause and the fix"),
+        )
         .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
         .subcommand(Command::new("openapi").about("The OpenAPI 3.1 document of the HTTP interface"))
-        .subcommand(cli::outbox::Arguments::augment_args(
-            Command::new("outbox").about("Reports that wait for the control plane or were put aside"),
-        ))
+        .subcommand(
+            cli::outbox::Arguments::augment_args(Command::new("outbox"))
+                .about("Reports that wait for the control plane or were put aside"),
+        )
         .subcommand(Command::new("completions").about("Completion for a shell").arg(shell))
+        .subcommand(Command::new("man").about("The manual page, in roff").hide(true))
 }
 
 fn main() -> ExitCode {
@@ -68,6 +73,10 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
     }
     if let Some(("openapi", _)) = matches.subcommand() {
         cli::openapi::run(&mut std::io::stdout())?;
+        return Ok(0);
+    }
+    if matches.subcommand_name() == Some("man") {
+        cli::man::run(command(), &mut std::io::stdout())?;
         return Ok(0);
     }
     let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
