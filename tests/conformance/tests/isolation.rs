@@ -298,8 +298,8 @@ fn where_descriptors_are_few_executions_wait_and_none_fails() {
         assert_completed(answer);
         assert_eq!(answer["return_value"], 1, "{answer}");
     }
-    assert!(service.log().contains("4 run at a time"), "{}", service.log());
-    assert_eq!(service.get("/info").json()["max_concurrent_executions"], 4);
+    assert!(service.log().contains("3 run at a time"), "{}", service.log());
+    assert_eq!(service.get("/info").json()["max_concurrent_executions"], 3);
     let workspaces = service.path("workspaces");
     // What stays is the sandboxes' /etc, and the workspaces of what stands ready: one of each language.
     conformance::wait_until("no private workspace is left", 10, || private_workspaces(&workspaces).len() <= 4);

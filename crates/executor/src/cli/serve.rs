@@ -37,10 +37,12 @@ const LAST_ANSWERS: Duration = Duration::from_millis(700);
 /// How long results of the last moment have to be written.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 /// Descriptors that one execution takes while it runs, with room for its connection.
-const DESCRIPTORS_EACH: u64 = 16;
+const DESCRIPTORS_EACH: u64 = 20;
+/// Descriptors that are kept for a session while nothing runs in it: its walls.
+const DESCRIPTORS_OF_SESSION: u64 = 5;
 /// Descriptors that the service itself takes, with room for connections that only ask or wait.
 const DESCRIPTORS_OF_SERVICE: u64 = 64;
-/// Of the rest, what stands that are made ahead may take, and what is kept for sessions, a descriptor each: one part in so many.
+/// Of the rest, what stands that are made ahead may take, and what is kept for sessions: one part in so many.
 const PART_OF_STANDS: u64 = 4;
 const PART_OF_SESSIONS: u64 = 8;
 /// Most sessions that something is kept for.
@@ -332,8 +334,8 @@ fn fit_to_descriptors(config: &mut Config, ahead: &mut warm::Settings) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let rest = descriptors.saturating_sub(DESCRIPTORS_OF_SERVICE);
     let whole = |number| usize::try_from(number).unwrap_or(usize::MAX);
-    ahead.fit(whole(rest / PART_OF_STANDS / DESCRIPTORS_EACH), whole(rest / PART_OF_SESSIONS));
-    let idle = DESCRIPTORS_EACH * ahead.stands() as u64 + ahead.sessions as u64;
+    ahead.fit(whole(rest / PART_OF_STANDS / DESCRIPTORS_EACH), whole(rest / PART_OF_SESSIONS / DESCRIPTORS_OF_SESSION));
+    let idle = DESCRIPTORS_EACH * ahead.stands() as u64 + DESCRIPTORS_OF_SESSION * ahead.sessions as u64;
     let needed = DESCRIPTORS_OF_SERVICE + idle + DESCRIPTORS_EACH * asked as u64;
     if descriptors < needed {
         let most = (rest.saturating_sub(idle) / DESCRIPTORS_EACH).max(1);

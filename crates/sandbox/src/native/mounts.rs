@@ -96,12 +96,14 @@ pub fn build(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure>
 /// # Errors
 /// As of [`build`].
 pub fn renew(mounts: &[Mount], material: &Material<'_>) -> Result<Tree, Failure> {
-    for path in ["/proc", FILES] {
-        rustix::mount::unmount(path, UnmountFlags::DETACH).map_err(|error| Failure::new("old-mounts", error))?;
-    }
-    let mut builder = Builder { material, tree: Tree { proc: None, has_proc: false, lacks: Vec::new() } };
+    let fail = |error: Errno| Failure::new("old-mounts", error);
+    let mut builder = Builder { material, tree: Tree { proc: None, has_proc: true, lacks: Vec::new() } };
+    rustix::mount::unmount(FILES, UnmountFlags::DETACH).map_err(fail)?;
     for (index, mount) in mounts.iter().enumerate() {
-        let made = copy_of_source(mount, material).and_then(|copy| builder.carry_out(mount, copy));
+        let made = match mount {
+            Mount::Proc => builder.renew_proc(),
+            _ => copy_of_source(mount, material).and_then(|copy| builder.carry_out(mount, copy)),
+        };
         made.map_err(|error| Failure::at(MOUNT_STEP, index, error))?;
     }
     Ok(builder.tree)
@@ -209,7 +211,7 @@ impl Builder<'_> {
     /// the container's own.
     fn mount_proc(&mut self) -> io::Result<()> {
         make_folder("/proc")?;
-        match self.new_proc(false).or_else(|_| self.new_proc(true)) {
+        match self.new_proc("proc") {
             Ok(()) => self.tree.has_proc = true,
             Err(Errno::PERM | Errno::ACCESS) => {
                 self.tree.lacks.push(NO_PROC.to_owned());
@@ -224,14 +226,21 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn new_proc(&self, processes_alone: bool) -> rustix::io::Result<()> {
-        let options = match (self.material.hide_processes, processes_alone) {
-            (true, true) => c"hidepid=invisible,subset=pid",
-            (true, false) => c"hidepid=invisible",
-            (false, true) => c"subset=pid",
-            (false, false) => c"",
+    /// In a user namespace there has to be one in sight while another is made: so it is made where our files are to be.
+    fn renew_proc(&self) -> io::Result<()> {
+        self.new_proc(below(FILES))?;
+        rustix::mount::unmount("/proc", UnmountFlags::DETACH)?;
+        Ok(rustix::mount::mount_move(below(FILES), "proc")?)
+    }
+
+    fn new_proc<P: rustix::path::Arg + Copy>(&self, path: P) -> rustix::io::Result<()> {
+        let options = if self.material.hide_processes {
+            [c"hidepid=invisible", c"hidepid=invisible,subset=pid"]
+        } else {
+            [c"", c"subset=pid"]
         };
-        rustix::mount::mount("proc", "proc", "proc", NEW_NO_EXEC, options)
+        let mount = |options| rustix::mount::mount("proc", path, "proc", NEW_NO_EXEC, options);
+        mount(options[0]).or_else(|_| mount(options[1]))
     }
 }
 
