@@ -16,9 +16,9 @@ pub(crate) const NAMESPACES_STEP: &str = "namespaces";
 pub(crate) const MOUNT_STEP: &str = "mount";
 
 /// How a container is allowed to make namespaces: the least first, then what the troubleshooting document says. One line, for logs.
-pub const CONTAINER_FIX: &str = "let the container make namespaces: docker run --security-opt seccomp=unconfined \
-    --security-opt apparmor=unconfined --security-opt systempaths=unconfined …, or docker run --privileged \
-    sandbox-executor:v1.0; Kubernetes: securityContext: { privileged: true }";
+pub const CONTAINER_FIX: &str = "let the container make namespaces: docker run --security-opt \
+    seccomp=deploy/profiles/seccomp.json --security-opt apparmor=unconfined --security-opt systempaths=unconfined …, or \
+    docker run --privileged sandbox-executor:v1.0; Kubernetes: securityContext: { privileged: true }";
 
 /// Which step, on which of its items, with which errno.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,7 +58,7 @@ use absent::plan;
 pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate, walls, zygote};
 pub use isolation::{Isolation, Prepared, Remains, Started};
 pub use plan::covered_by;
-pub use sys::{expect_signals, keep_little_memory, landlock_abi};
+pub use sys::{expect_signals, keep_little_memory, landlock_abi, look_up_names_without_modules, refused_calls};
 
 /// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process
 /// is the program's own. To be called before anything else, while there is one thread.

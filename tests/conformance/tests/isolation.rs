@@ -173,6 +173,11 @@ time.sleep(20)";
     let service = of_somebody(":", &[("ISOLATION", "auto")]);
     assert_eq!(details(&service)["lacks"], json!([]));
     assert_completed(&service.run("shell", "test -n \"$(ls /proc)\""));
+
+    // An engine also makes the kernel's settings read-only, and with them how many user namespaces there may be.
+    let engine = "mount -t tmpfs none /proc/irq; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
+    let service = of_somebody(engine, &[("ISOLATION", "native")]);
+    assert_completed(&service.run("shell", "test -z \"$(ls /proc)\""));
 }
 
 #[test]
