@@ -40,6 +40,11 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::dispatch(std::env::args_os()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(125));
     }
+    match sandbox::stand_in_front() {
+        Ok(None) => {}
+        Ok(Some(code)) => return ExitCode::from(code),
+        Err(error) => eprintln!("sandbox-executor: what others leave behind here is not collected: {error}"),
+    }
     sandbox::expect_signals();
     sandbox::keep_little_memory();
     sandbox::look_up_names_without_modules();

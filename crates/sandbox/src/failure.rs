@@ -97,7 +97,8 @@ impl Failure {
             }
             libc::ENOSYS => Some(
                 "this kernel, or the container's seccomp filter, lacks clone3 or the newer mount calls: Linux 5.12 is needed, \
-                 and in a container a filter that lets them through",
+                 and in a container a filter that lets them through (docker run --security-opt \
+                 seccomp=deploy/profiles/seccomp.json …)",
             ),
             libc::EINVAL if step == NAMESPACES_STEP => Some(
                 "this kernel lacks a namespace (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS)",
