@@ -208,8 +208,7 @@ fn health_is_the_running_service_s_own_word() {
     assert_eq!(stdout(&well), "healthy\n");
     // Whatever it listens on, it is asked over loopback.
     let home = Home::new();
-    let all =
-        output_within(20, home.command().args(["--executor-host", "0.0.0.0", "health"]).env("EXECUTOR_PORT", port));
+    let all = output_within(20, home.command().args(["health", "--host", "0.0.0.0"]).env("EXECUTOR_PORT", port));
     assert!(all.status.success(), "{}", stdout(&all));
 
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
