@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 CARGO := cargo
 ADAPTERS := native bubblewrap
-PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime
+PACKAGES := bubblewrap uidmap python3 python3-pip nodejs build-essential curl git tzdata faketime shellcheck yamllint
 DEPLOY_PACKAGES := python3-venv lintian man-db systemd
 
-.PHONY: setup build demo serve check test docs-test deploy-test deb security vm-test bench fuzz soak fmt
+.PHONY: setup build release demo serve check lint-deploy test docs-test deploy-test deb security vm-test image-test bench fuzz soak fmt
 
 setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when all is there.
 	@./scripts/setup $(PACKAGES)
@@ -13,13 +13,19 @@ setup: ## Installs what is missing from the system (Debian, Ubuntu); quiet when 
 build: setup ## Builds the release binary: target/release/sandbox-executor
 	@$(CARGO) build --release --quiet
 
+release: setup ## A static, stripped binary, the same from the same commit, with checksums and a bill of materials: target/dist
+	@./scripts/release
+
 demo: build ## Starts the service, runs examples, prints request and answer of each, stops it.
 	@./scripts/demo
 
 serve: build ## Leaves the service running on http://127.0.0.1:8080
 	@exec ./target/release/sandbox-executor serve
 
-check: setup ## Format and lints.
+lint-deploy: setup ## Shell scripts, Dockerfiles, YAML, profiles.
+	@./scripts/lint-deploy
+
+check: setup lint-deploy ## Format and lints.
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
@@ -58,6 +64,10 @@ vm-test: ## Limits, attacks, the package under systemd, on a kernel with cgroup 
 	@./scripts/setup $(PACKAGES) qemu-system-x86 mmdebstrap genext2fs e2fsprogs $(DEPLOY_PACKAGES)
 	@./scripts/deploy-venv
 	@./scripts/vm-test
+
+image-test: ## The image and its slim form, built, run without rights by Podman, tested; downloads a small Debian.
+	@./scripts/setup $(PACKAGES) podman buildah runc mmdebstrap netavark aardvark-dns iptables podman-compose fuse-overlayfs
+	@./scripts/image-test
 
 bench: build ## Latency, load, memory beside the floors of the same machine; some five minutes; fails on a broken promise.
 	$(CARGO) run --release --quiet -p bench -- --check

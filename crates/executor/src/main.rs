@@ -25,6 +25,7 @@ fn command() -> Command {
             cli::doctor::Arguments::augment_args(Command::new("doctor"))
                 .about("Whether code can be run on this machine, and if not, the cause and the fix"),
         )
+        .subcommand(Command::new("health").about("Whether the service of this configuration is well: exit code 0"))
         .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
         .subcommand(Command::new("openapi").about("The OpenAPI 3.1 document of the HTTP interface"))
         .subcommand(
@@ -39,8 +40,14 @@ fn main() -> ExitCode {
     if let Some(code) = sandbox::dispatch(std::env::args_os()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(125));
     }
+    match sandbox::stand_in_front() {
+        Ok(None) => {}
+        Ok(Some(code)) => return ExitCode::from(code),
+        Err(error) => eprintln!("sandbox-executor: what others leave behind here is not collected: {error}"),
+    }
     sandbox::expect_signals();
     sandbox::keep_little_memory();
+    sandbox::look_up_names_without_modules();
     raise_descriptor_limit();
     let matches = command().get_matches();
     match dispatch(&matches) {
@@ -100,6 +107,9 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<u8> {
         let arguments = cli::outbox::Arguments::from_arg_matches(arguments)?;
         tokio_runtime()?.block_on(cli::outbox::run(&config, &arguments))?;
         return Ok(0);
+    }
+    if let Some(("health", _)) = matches.subcommand() {
+        return Ok(tokio_runtime()?.block_on(cli::health::run(&config)));
     }
     // While there is one thread. A single execution from the terminal works on its user's own files.
     let ids = if matches.subcommand_name() == Some("run") { None } else { cli::serve::take_subordinate_ids(&config)? };

@@ -16,9 +16,9 @@ pub(crate) const NAMESPACES_STEP: &str = "namespaces";
 pub(crate) const MOUNT_STEP: &str = "mount";
 
 /// How a container is allowed to make namespaces: the least first, then what the troubleshooting document says. One line, for logs.
-pub const CONTAINER_FIX: &str = "let the container make namespaces: docker run --security-opt seccomp=unconfined \
-    --security-opt apparmor=unconfined --security-opt systempaths=unconfined …, or docker run --privileged \
-    sandbox-executor:v1.0; Kubernetes: securityContext: { privileged: true }";
+pub const CONTAINER_FIX: &str = "let the container make namespaces: docker run --security-opt \
+    seccomp=deploy/profiles/seccomp.json --security-opt apparmor=unconfined --security-opt systempaths=unconfined …, or \
+    docker run --privileged sandbox-executor:v1.0; Kubernetes: securityContext: { privileged: true }";
 
 /// Which step, on which of its items, with which errno.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +97,8 @@ impl Failure {
             }
             libc::ENOSYS => Some(
                 "this kernel, or the container's seccomp filter, lacks clone3 or the newer mount calls: Linux 5.12 is needed, \
-                 and in a container a filter that lets them through",
+                 and in a container a filter that lets them through (docker run --security-opt \
+                 seccomp=deploy/profiles/seccomp.json …)",
             ),
             libc::EINVAL if step == NAMESPACES_STEP => Some(
                 "this kernel lacks a namespace (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS)",

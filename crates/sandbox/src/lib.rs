@@ -30,6 +30,8 @@ mod etc;
 #[cfg(target_os = "linux")]
 pub mod filter;
 #[cfg(target_os = "linux")]
+mod first;
+#[cfg(target_os = "linux")]
 mod init;
 #[cfg(target_os = "linux")]
 mod launcher;
@@ -58,7 +60,18 @@ use absent::plan;
 pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate, walls, zygote};
 pub use isolation::{Isolation, Prepared, Remains, Started};
 pub use plan::covered_by;
-pub use sys::{expect_signals, keep_little_memory, landlock_abi};
+pub use sys::{expect_signals, keep_little_memory, landlock_abi, look_up_names_without_modules, refused_calls};
+
+/// See [`first::stand_in_front`]; elsewhere than on Linux there is no such process.
+///
+/// # Errors
+/// There can be no child.
+pub fn stand_in_front() -> std::io::Result<Option<u8>> {
+    #[cfg(target_os = "linux")]
+    return first::stand_in_front();
+    #[cfg(not(target_os = "linux"))]
+    Ok(None)
+}
 
 /// Runs the launcher or an init when this process was started as one; returns its exit code, or `None` when the process
 /// is the program's own. To be called before anything else, while there is one thread.

@@ -196,6 +196,28 @@ fn config_prints_every_value_with_its_source_and_no_secret() {
 }
 
 #[test]
+fn health_is_the_running_service_s_own_word() {
+    let service = conformance::Service::with(&[("EXECUTOR_API_TOKEN", "a-token-for-health")]);
+    let (host, port) = service.address().rsplit_once(':').expect("a port");
+    let ask = |port: &str| {
+        let home = Home::new();
+        output_within(20, home.command().arg("health").env("EXECUTOR_HOST", host).env("EXECUTOR_PORT", port))
+    };
+    let well = ask(port);
+    assert!(well.status.success(), "{}", stderr(&well));
+    assert_eq!(stdout(&well), "healthy\n");
+    // Whatever it listens on, it is asked over loopback.
+    let home = Home::new();
+    let all = output_within(20, home.command().args(["health", "--host", "0.0.0.0"]).env("EXECUTOR_PORT", port));
+    assert!(all.status.success(), "{}", stdout(&all));
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let none = ask(&free.port().to_string());
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stdout(&none).starts_with("unhealthy: no sandbox-executor answers on 127.0.0.1:"), "{}", stdout(&none));
+}
+
+#[test]
 fn the_version_and_the_help_are_printed() {
     let home = Home::new();
     let output = output_within(10, home.command().arg("--version"));

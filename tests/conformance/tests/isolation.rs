@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Command;
+use std::time::Duration;
 
 /// An ordinary user that owns nothing: nobody, since newuidmap(1) wants one that has a name.
 const SOMEBODY: u32 = 65_534;
@@ -173,6 +174,11 @@ time.sleep(20)";
     let service = of_somebody(":", &[("ISOLATION", "auto")]);
     assert_eq!(details(&service)["lacks"], json!([]));
     assert_completed(&service.run("shell", "test -n \"$(ls /proc)\""));
+
+    // An engine also makes the kernel's settings read-only, and with them how many user namespaces there may be.
+    let engine = "mount -t tmpfs none /proc/irq; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
+    let service = of_somebody(engine, &[("ISOLATION", "native")]);
+    assert_completed(&service.run("shell", "test -z \"$(ls /proc)\""));
 }
 
 #[test]
@@ -522,6 +528,14 @@ fn as_the_first_process_of_a_container_it_leaves_no_dead_uncollected() {
         }
         let dead = || below(service.pid()).into_iter().filter(|process| process.ends_with('Z')).count();
         conformance::wait_until("all dead are collected", 10, || dead() == 0);
+        // What somebody else started there and left behind is its child, too.
+        let inside = below(service.pid()).into_iter().find(|process| process.contains("(sandbox-execut"));
+        let inside = inside.and_then(|process| Some(process.split_once(' ')?.0.to_owned())).expect("the first process");
+        let left = "(sleep 0.3; exit 3) & exec true";
+        let entered = ["--target", &inside, "--pid", "--mount", "sh", "-c", left];
+        assert!(Command::new("nsenter").args(entered).status().expect("nsenter").success());
+        std::thread::sleep(Duration::from_millis(600));
+        conformance::wait_until("what was left behind is collected", 10, || dead() == 0);
         // What the test started hears of no signal to stop.
         let service_itself = below(service.pid()).into_iter().find(|process| process.contains("(sandbox-execut"));
         let pid = service_itself.and_then(|process| Pid::from_raw(process.split_once(' ')?.0.parse().ok()?));

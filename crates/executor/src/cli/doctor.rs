@@ -13,7 +13,7 @@ mod interpreters;
 mod kernel;
 mod limits;
 mod machine;
-mod network;
+pub(super) mod network;
 mod report;
 mod trial;
 

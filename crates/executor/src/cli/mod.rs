@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod health;
 pub mod man;
 pub mod openapi;
 pub mod outbox;

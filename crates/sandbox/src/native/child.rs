@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-use rustix::fs::{Access, Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitiesSecureBits as SecureBits, CapabilitySet, CapabilitySets};
@@ -163,11 +163,12 @@ fn become_init(seed: &Seed<'_>) -> Result<Stand, Failure> {
     Ok(Stand { lacks: tree.lacks, outer_proc, namespaces })
 }
 
-/// Whether the kernel's settings in the launcher's `/proc` are, as often in a container. Asked once, in the launcher.
+/// Whether the kernel's settings in the launcher's `/proc` are, as often in a container. Asked once, in the launcher; of the mount, since
+/// access(2) would tell an ordinary user first that the file is root's.
 pub fn settings_are_read_only() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    let ask = || rustix::fs::access(format!("/proc/{LIMIT}"), Access::WRITE_OK) == Err(Errno::ROFS);
-    *ANSWER.get_or_init(ask)
+    let ask = || rustix::fs::statvfs(format!("/proc/{LIMIT}"));
+    *ANSWER.get_or_init(|| ask().is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY)))
 }
 
 /// Goes to a namespace, whichever kind it is of (setns(2)).

@@ -151,6 +151,37 @@ pub fn child_signal_fd() -> io::Result<OwnedFd> {
     }
 }
 
+/// Blocks every signal that can be, for [`next_signal`] to take.
+pub fn block_signals() {
+    // SAFETY: the set is filled before use, and blocking installs no code.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+    }
+}
+
+/// Waits for one of the signals that [`block_signals`] blocked (sigwaitinfo(2)).
+pub fn next_signal() -> i32 {
+    loop {
+        // SAFETY: the set is filled before use; nobody wants to know more of the signal than its number.
+        let signal = unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::sigwaitinfo(&all, std::ptr::null_mut())
+        };
+        if signal > 0 {
+            return signal;
+        }
+    }
+}
+
+/// Sends a child a signal that was meant for it (kill(2)).
+pub fn hand_on(child: i32, signal: i32) {
+    // SAFETY: sends a signal; the child has not been collected, so the number is still its own.
+    unsafe { libc::kill(child, signal) };
+}
+
 /// What [`reap`] found.
 pub enum Reaped {
     /// This child ended with this wait status (wait(2)).

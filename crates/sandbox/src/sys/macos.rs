@@ -138,3 +138,8 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 pub fn landlock_abi() -> u32 {
     0
 }
+
+/// macOS has no such filter.
+pub fn refused_calls() -> Vec<&'static str> {
+    Vec::new()
+}

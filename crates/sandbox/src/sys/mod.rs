@@ -10,6 +10,8 @@ pub mod calls;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+#[cfg(target_os = "linux")]
+mod refused;
 pub mod spawn;
 
 use std::ffi::CString;
@@ -20,6 +22,8 @@ use std::os::fd::RawFd;
 pub use linux::*;
 #[cfg(target_os = "macos")]
 pub use macos::*;
+#[cfg(target_os = "linux")]
+pub use refused::refused_calls;
 
 /// execve(2). Returns only when it failed.
 pub fn execve(path: &CString, argv: &[CString], env: &[CString]) -> io::Error {
@@ -86,5 +90,18 @@ pub fn keep_little_memory() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+    }
+}
+
+/// Has the C library of a static binary look names up by what is in it, `/etc/hosts` and DNS, whatever else `/etc/nsswitch.conf`
+/// lists: it would load those modules, and with them the host's own C library, which need not be of this version (nss(5)).
+pub fn look_up_names_without_modules() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
+    {
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const libc::c_char, sources: *const libc::c_char) -> libc::c_int;
+        }
+        // SAFETY: both are NUL-terminated and live as long as the program; called while there is one thread.
+        unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
     }
 }

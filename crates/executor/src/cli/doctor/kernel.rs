@@ -61,6 +61,8 @@ pub(super) struct Kernel {
     apparmor_profile: Option<String>,
     /// 0: system calls are not filtered, 2: they are.
     seccomp: Option<u64>,
+    /// Calls that make sandboxes and that a filter refuses, as far as that can be told.
+    refused_calls: Vec<&'static str>,
     /// The effective capabilities of this process, when it is root's.
     capabilities_of_root: Option<u64>,
     /// What keeps a new `/proc` from being mounted.
@@ -87,6 +89,7 @@ impl Kernel {
             // Other security modules answer there too, and theirs has colons.
             apparmor_profile: profile.filter(|profile| !profile.is_empty() && !profile.contains(':')),
             seccomp: field("Seccomp:").and_then(|number| number.parse().ok()),
+            refused_calls: sandbox::refused_calls(),
             capabilities_of_root: field("CapEff:").and_then(|set| u64::from_str_radix(&set, 16).ok()).filter(|_| root),
             covers: covers(&text("/proc/self/mountinfo").unwrap_or_default()),
             container: marks.iter().any(|mark| Path::new(mark).exists()),
@@ -97,7 +100,10 @@ impl Kernel {
     /// what is in its way.
     pub(super) fn blame(&self, attempt: &Attempt) -> Option<&'static str> {
         let checks = [user_namespaces, apparmor, capabilities, seccomp, proc];
-        checks.iter().map(|check| check(self, attempt)).find(|check| check.cause.is_some()).map(|check| check.name)
+        let found: Vec<Check> =
+            checks.iter().map(|check| check(self, attempt)).filter(|check| check.cause.is_some()).collect();
+        // What is sure goes before what is likely.
+        found.iter().find(|check| check.status == super::Status::Problem).or(found.first()).map(|check| check.name)
     }
 
     fn forbidden_count(&self) -> Option<&'static str> {
@@ -163,7 +169,11 @@ pub(super) fn apparmor(kernel: &Kernel, attempt: &Attempt) -> Check {
             let cause = "an AppArmor profile, as of a container, is on this process, and no sandbox could be made: \
                          docker-default lets nothing be mounted";
             let fix = format!(
-                "docker run --security-opt apparmor=unconfined …\n\
+                "load the profile that lets just this through on the host (sudo apparmor_parser -r \
+                 deploy/profiles/apparmor), then: docker run --security-opt apparmor=sandbox-executor-container …\n\
+                 Kubernetes: securityContext: {{ appArmorProfile: {{ type: Localhost, localhostProfile: \
+                 sandbox-executor-container }} }}\n\
+                 or none: docker run --security-opt apparmor=unconfined …\n\
                  Kubernetes: securityContext: {{ appArmorProfile: {{ type: Unconfined }} }}\n{PRIVILEGED}"
             );
             Check::warning(NAME, cause, fix).seen(evidence)
@@ -225,16 +235,23 @@ pub(super) fn seccomp(kernel: &Kernel, attempt: &Attempt) -> Check {
         Attempt::Worked => Check::ok(NAME, format!("{evidence}: a filter, and it lets sandboxes be made")),
         Attempt::Failed(reason) => {
             let fix = format!(
-                "let the container make namespaces: docker run --security-opt seccomp=unconfined …\n\
+                "give the container the filter that lets just this through: \
+                 docker run --security-opt seccomp=deploy/profiles/seccomp.json …\n\
+                 Kubernetes: securityContext: {{ seccompProfile: {{ type: Localhost, localhostProfile: sandbox-executor.json }} }}, \
+                 the same file in /var/lib/kubelet/seccomp of the node\n\
+                 or none: docker run --security-opt seccomp=unconfined …\n\
                  Kubernetes: securityContext: {{ seccompProfile: {{ type: Unconfined }} }}\n{PRIVILEGED}"
             );
+            if !kernel.refused_calls.is_empty() {
+                let cause = format!(
+                    "the system call filter of this container refuses what makes sandboxes: {}",
+                    kernel.refused_calls.join(", ")
+                );
+                return Check::problem(NAME, cause, fix).seen(format!("{evidence}; {reason}"));
+            }
+            // What could be tried was let through; a filter may still have refused what could not.
             let cause = "a system call filter, as of a container, is on this process, and no sandbox could be made";
-            // These are the words of a call that was refused; others may well have another cause.
-            let refused = ["Operation not permitted", "No permissions", "Function not implemented"]
-                .iter()
-                .any(|words| reason.contains(words));
-            let check = if refused { Check::problem(NAME, cause, fix) } else { Check::warning(NAME, cause, fix) };
-            check.seen(format!("{evidence}; {reason}"))
+            Check::warning(NAME, cause, fix).seen(format!("{evidence}; {reason}"))
         }
         Attempt::NotMade | Attempt::NotNeeded => Check::ok(NAME, format!("{evidence}: a filter")),
     }
@@ -349,13 +366,24 @@ mod tests {
 
     #[test]
     fn a_filter_is_suspected_when_no_sandbox_stood_up() {
-        let filtered = Kernel { seccomp: Some(2), ..kernel() };
-        assert_eq!(seccomp(&filtered, &Attempt::Worked).status, Status::Ok);
-        let check = seccomp(&filtered, &failed());
+        let filtered = |refused_calls| Kernel { seccomp: Some(2), refused_calls, ..kernel() };
+        let docker = filtered(vec!["unshare", "mount"]);
+        assert_eq!(seccomp(&docker, &Attempt::Worked).status, Status::Ok);
+        let check = seccomp(&docker, &failed());
         assert_eq!(check.status, Status::Problem);
-        assert!(check.fix.unwrap().contains("docker run --privileged"));
-        assert_eq!(seccomp(&filtered, &Attempt::Failed("exec format error".into())).status, Status::Warning);
+        assert!(check.cause.unwrap().ends_with("unshare, mount"));
+        let fix = check.fix.unwrap();
+        assert!(
+            fix.contains("docker run --privileged") && fix.contains("seccomp=deploy/profiles/seccomp.json"),
+            "{fix}"
+        );
+        // Nothing is known against it.
+        assert_eq!(seccomp(&filtered(Vec::new()), &failed()).status, Status::Warning);
         assert_eq!(seccomp(&kernel(), &failed()).status, Status::Ok);
+        // What is known goes first.
+        let masked = Kernel { covers: vec!["/proc/kcore".into()], ..filtered(Vec::new()) };
+        assert_eq!(masked.blame(&failed()), Some("proc"));
+        assert_eq!(Kernel { covers: masked.covers, ..docker }.blame(&failed()), Some("seccomp"));
     }
 
     #[test]

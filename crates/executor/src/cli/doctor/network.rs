@@ -56,7 +56,7 @@ pub(super) async fn port(config: &Config) -> (Check, bool) {
 }
 
 /// Whether the service that listens there says that it is well; `None` if it is none of ours.
-async fn running_service(address: SocketAddr) -> Option<Result<(), String>> {
+pub(in crate::cli) async fn running_service(address: SocketAddr) -> Option<Result<(), String>> {
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -101,13 +101,13 @@ pub(super) fn client(url: &Url) -> reqwest::Result<Client> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cli) mod tests {
     use super::super::Status;
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server that gives this answer to whoever comes.
-    pub(in super::super) async fn server(answer: &'static str) -> SocketAddr {
+    pub(in crate::cli) async fn server(answer: &'static str) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
