@@ -1,4 +1,4 @@
-"""What runs in the guest: the limits' own tests, the contract's, the attacks, and the service in three situations.
+"""What runs in the guest: the limits' own tests, the contract's, quotas, the attacks, and the service in each situation.
 
 One line a step goes to descriptor 3, which is the host's: PASS, FAIL or SKIP, its name, what there is to say; END is the
 last. What the steps print goes to the console.
@@ -122,6 +122,12 @@ class Steps:
         arguments = [word for test in skipped for word in ("--skip", test)]
         self.binary(name, title, [*arguments, "--test-threads=2"], {"ISOLATION": adapter})
 
+    def projects(self, adapter):
+        """Quotas, where the file system itself holds workspaces to them."""
+        environment = {"ISOLATION": adapter, "TMPDIR": "/projects"}
+        parts = ["projects::"] if self.is_emulated else ["projects::", "quota::", "transfer::", "inline::"]
+        self.binary("files", f"project quota ({adapter})", [*parts, "--test-threads=2"], environment)
+
     def attacks(self):
         """The escape suite."""
         without = "resources" if self.is_emulated else ""
@@ -151,6 +157,7 @@ def main():
             steps.scenario(name, lambda body=body, adapter=adapter: body(PROGRAM, adapter))
     for adapter in steps.adapters:
         steps.conformance("endings", adapter)
+        steps.projects(adapter)
     steps.conformance("service", steps.adapters[0])
     steps.attacks()
     say("END", "of the list")

@@ -272,3 +272,57 @@ pub mod zygote {
         Err(crate::error::SandboxError::new(crate::error::Stage::Launch, "there are no zygotes on this system"))
     }
 }
+
+/// As on Linux; there are none.
+pub mod project {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    /// What the files of a project take, or may.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[allow(missing_docs)]
+    pub struct Amount {
+        pub bytes: u64,
+        pub files: u64,
+    }
+
+    /// None are.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn are_enforced(_folder: BorrowedFd<'_>) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// None.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn handed_on_by(_folder: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// To none.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn assign(_file: BorrowedFd<'_>, _project: u32, _is_folder: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Of none.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn limit(_folder: BorrowedFd<'_>, _project: u32, _most: Option<Amount>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// By none.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn taken(_folder: BorrowedFd<'_>, _project: u32) -> io::Result<Amount> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

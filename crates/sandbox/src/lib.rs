@@ -57,9 +57,11 @@ pub mod zygote;
 #[cfg(not(target_os = "linux"))]
 use absent::plan;
 #[cfg(not(target_os = "linux"))]
-pub use absent::{bubblewrap, channel, limits, native, prepare, running, subordinate, walls, zygote};
+pub use absent::{bubblewrap, channel, limits, native, prepare, project, running, subordinate, walls, zygote};
 pub use isolation::{Isolation, Prepared, Remains, Started};
 pub use plan::covered_by;
+#[cfg(target_os = "linux")]
+pub use sys::project;
 pub use sys::{expect_signals, keep_little_memory, landlock_abi, look_up_names_without_modules, refused_calls};
 
 /// See [`first::stand_in_front`]; elsewhere than on Linux there is no such process.

@@ -88,7 +88,7 @@ pub async fn build(config: &Config, instance: &str, ahead: &warm::Settings) -> R
     let is_root = rustix::process::geteuid().is_root() && config.isolation != Wanted::None;
     let uids = is_root.then(|| Uids::claim_for(path, instance).map(Arc::new)).transpose();
     let uids = uids.context("Host uids for sandboxes")?;
-    let workspaces = Workspaces::open(path, instance, uids).map_err(|error| {
+    let workspaces = Workspaces::open(path, instance, uids, config.max_disk_mb).map_err(|error| {
         let path = path.display();
         anyhow::anyhow!(
             "WORKSPACE_PATH = {path} is not usable: {error}; make it writable (chmod 755 {path}) or use another folder \

@@ -186,6 +186,7 @@ fn enforcement(executor: &Executor) -> Value {
     json!({
         "memory": if cgroups.memory() { "enforced" } else { "best effort" },
         "processes": if cgroups.pids() { "enforced" } else { "best effort" },
+        "disk": if executor.workspaces.are_projects() { "project quota" } else { "watched by the service" },
         "cpu": if cgroups.cpu() { "enforced" } else { "not enforced" },
         "landlock_abi": if executor.isolation.is_none() { 0 } else { sandbox::landlock_abi() },
     })

@@ -214,7 +214,7 @@ pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Re
         return Err(Problem::InsufficientStorage);
     }
     let replaced = replaced_bytes(&workspace, &path);
-    let promise = Promise::new(&stay, &workspace.folder, line, length.saturating_sub(replaced)).await;
+    let promise = Promise::new(&stay, workspace.meter(), line, length.saturating_sub(replaced)).await;
     let promise = promise.ok_or(Problem::QuotaExceeded(service.config.max_disk_mb))?;
     let staged = workspaces.stage(workspace.identity);
     let staged = staged.map_err(|error| failed("making a file", &error))?;

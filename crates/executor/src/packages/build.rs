@@ -127,6 +127,7 @@ impl Build<'_> {
         let interpreter = interpreter.map_err(|error| Failure::NoPython(error.to_string()))?;
         let workspace = executor.workspaces.private();
         let workspace = workspace.map_err(|error| Failure::Internal(format!("a workspace for pip: {error}")))?;
+        executor.workspaces.hold_to(&workspace, self.line()).map_err(failed)?;
         self.install(&interpreter, &workspace).await?;
         tracing::info!("Packages are there and are compiled: {}", short(self.key));
         self.compile(&interpreter, &workspace).await?;
@@ -236,7 +237,7 @@ impl Build<'_> {
         };
         let prepared = executor.isolation.prepare(&executor.ground, &policy).await.map_err(isolation)?;
         let program = program(prepared.layout()).map_err(failed)?;
-        let guard = Guard::new(&workspace.folder, self.line(), Some(Usage::default()), Duration::ZERO);
+        let guard = Guard::new(workspace.meter(), self.line(), Some(Usage::default()), Duration::ZERO);
         let too_much = CancellationToken::new();
         let ended = async {
             tokio::select! {

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::artifact::changed_at;
 use super::sessions::Closing;
-use super::usage::measure;
+use super::usage::Meter;
 use super::{Workspaces, beneath, random, remove};
 use crate::admission::request::is_id;
 use crate::pipeline::Executor;
@@ -103,7 +103,9 @@ impl Workspaces {
         }
         let running = self.sessions.running(session_id);
         let known = self.sessions.exact_usage(session_id).filter(|_| running == 0);
-        let usage = known.unwrap_or_else(|| measure(&folder, None));
+        let meter = Meter { project: self.project_of(&folder, state.st_uid), folder };
+        let usage = known.filter(|_| !meter.is_kept()).unwrap_or_else(|| meter.read(None));
+        let folder = meter.folder;
         Some(Session {
             session_id: session_id.to_owned(),
             size: usage.bytes,
@@ -176,6 +178,7 @@ impl Workspaces {
             tracing::warn!("Workspace could not be removed: {} ({error})", path.display());
         } else if let Some(uids) = &self.uids {
             // Not before nothing of it is left.
+            self.end_project(owner);
             uids.free(owner);
         }
     }

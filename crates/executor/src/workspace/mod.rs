@@ -13,6 +13,7 @@ pub mod expiry;
 pub mod inline;
 pub mod listing;
 pub mod path;
+pub mod projects;
 pub mod quota;
 pub mod remove;
 pub mod sessions;
@@ -34,7 +35,9 @@ use sandbox::policy::Identity;
 
 pub use uids::Uids;
 
+use projects::Projects;
 use sessions::{Doing, Sessions, Stay};
+use usage::Meter;
 use watch::Watcher;
 
 use crate::disk;
@@ -46,6 +49,7 @@ pub struct Workspaces {
     root: Arc<OwnedFd>,
     instance: String,
     uids: Option<Arc<Uids>>,
+    projects: Option<Arc<Projects>>,
     /// Who is in which session.
     pub sessions: Arc<Sessions>,
     watcher: Option<Arc<Watcher>>,
@@ -62,6 +66,8 @@ pub struct Workspace {
     pub folder: Arc<OwnedFd>,
     /// Whom its programs run as.
     pub identity: Option<Identity>,
+    /// The project that it is, where its file system has quotas for those.
+    project: Option<u32>,
     kind: Kind,
 }
 
@@ -81,41 +87,94 @@ enum Kind {
 struct Private {
     path: PathBuf,
     uid: Option<(Arc<Uids>, u32)>,
+    projects: Option<Arc<Projects>>,
 }
 
 impl Workspaces {
-    /// Opens or makes the root and clears away what a killed service of the same `instance` left.
+    /// Opens or makes the root and clears away what a killed service of the same `instance` left; any workspace may hold `disk_mb`.
     ///
     /// # Errors
     /// The root can't be made, opened or written to.
-    pub fn open(path: &Path, instance: &str, uids: Option<Arc<Uids>>) -> io::Result<Self> {
+    pub fn open(path: &Path, instance: &str, uids: Option<Arc<Uids>>, disk_mb: u64) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let path = path.canonicalize()?;
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let root = Arc::new(root);
+        let projects = if uids.is_some() { Projects::find(&root, disk_mb) } else { Err(projects::NOT_ROOT.into()) };
+        match &projects {
+            Ok(_) => tracing::info!("Quota of workspaces: the file system's, a project each"),
+            Err(why) => tracing::info!("Quota of workspaces: this service counts and stops who writes too much; {why}"),
+        }
+        let projects = projects.ok().map(Arc::new);
         let marks = if uids.is_none() { Some(expiry::open_marks(&root)?) } else { None };
         let workspaces = Self {
             marks,
             path,
-            root: Arc::new(root),
+            root,
             instance: instance.into(),
             uids,
+            projects,
             sessions: Arc::default(),
             watcher: Watcher::new(),
             placing: Arc::default(),
         };
         workspaces.check_writable()?;
-        let (left_over, mut removed) = (workspaces.private_prefix(), 0);
-        for entry in std::fs::read_dir(&workspaces.path)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&left_over) {
-                removed += usize::from(remove::tree(&entry.path()).is_ok());
-            } else if let (Some(uids), Ok(metadata)) = (&workspaces.uids, entry.metadata()) {
-                uids.taken(std::os::unix::fs::MetadataExt::uid(&metadata));
-            }
-        }
+        let removed = workspaces.take_stock()?;
         if removed > 0 {
             tracing::info!("The last service left {removed} private workspaces: removed");
         }
         Ok(workspaces)
+    }
+
+    /// Removes what an ended service left, and learns whose the rest is; how many of the former there were.
+    fn take_stock(&self) -> io::Result<usize> {
+        let (left_over, mut removed) = (self.private_prefix(), 0);
+        for entry in std::fs::read_dir(&self.path)?.flatten() {
+            let owner = entry.metadata().ok().map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
+            let is_left_over = entry.file_name().to_string_lossy().starts_with(&left_over);
+            if is_left_over && remove::tree(&entry.path()).is_ok() {
+                removed += 1;
+                owner.inspect(|owner| self.end_project(*owner));
+            } else if let (Some(uids), Some(owner)) = (&self.uids, owner) {
+                // Also that of what can't be removed: nobody else gets the uid then.
+                uids.taken(owner);
+                if let (Some(projects), Ok(folder)) = (&self.projects, self.open_folder(entry.file_name().as_os_str()))
+                {
+                    projects.resume(&folder, owner)?;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether the file system itself holds workspaces to what they may hold.
+    pub fn are_projects(&self) -> bool {
+        self.projects.is_some()
+    }
+
+    /// Has the file system hold one execution's own workspace to this line, where it can. That of a session is held to what any may.
+    ///
+    /// # Errors
+    /// As the system said.
+    pub fn hold_to(&self, workspace: &Workspace, line: usage::Usage) -> io::Result<()> {
+        match (&self.projects, workspace.project) {
+            (Some(projects), Some(owner)) if workspace.is_private() && line != projects.line => {
+                projects.limit(&workspace.folder, owner, line)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn project_of(&self, folder: &OwnedFd, owner: u32) -> Option<u32> {
+        self.projects.as_ref().filter(|projects| projects.has(folder, owner)).map(|_| owner)
+    }
+
+    fn end_project(&self, owner: u32) {
+        if let (Some(projects), Some(uids)) = (&self.projects, &self.uids)
+            && uids.is_ours(owner)
+        {
+            projects.end(owner);
+        }
     }
 
     /// Where it lies.
@@ -206,7 +265,8 @@ impl Workspaces {
         // Its programs may have given rights to everybody on the host; a file system without modes refuses, and has nothing to keep.
         // And the time of this change is that of the last use: no program can set it back, and it survives a restart.
         rustix::fs::fchmod(&folder, Mode::RWXU).ok();
-        Ok(Workspace { folder: Arc::new(folder), identity, kind: Kind::Session })
+        let project = self.project_of(&folder, owner);
+        Ok(Workspace { folder: Arc::new(folder), identity, project, kind: Kind::Session })
     }
 
     /// A workspace for one execution.
@@ -215,14 +275,12 @@ impl Workspaces {
     /// As the system said.
     pub fn private(&self) -> io::Result<Workspace> {
         let name = format!("{}{:016x}", self.private_prefix(), random());
-        let uid = match &self.uids {
-            Some(uids) => Some(uids.for_one_run().ok_or_else(no_uid_left)?),
-            None => None,
-        };
-        let private = Private { path: self.path.join(&name), uid: self.uids.clone().zip(uid) };
+        let uid = self.new_uid(Uids::for_one_run)?;
+        let (path, projects) = (self.path.join(&name), self.projects.clone());
+        let private = Private { path, uid: self.uids.clone().zip(uid), projects };
         let folder = self.make_folder(&name, uid)?;
-        let identity = uid.map(|uid| Identity { uid, gid: uid });
-        Ok(Workspace { folder: Arc::new(folder), identity, kind: Kind::Private { _folder: private } })
+        let (identity, project) = (uid.map(|uid| Identity { uid, gid: uid }), uid.filter(|_| self.are_projects()));
+        Ok(Workspace { folder: Arc::new(folder), identity, project, kind: Kind::Private { _folder: private } })
     }
 
     /// A host user for a process of ours that strangers' programs come from, kept for good; `None` where all are the service's own.
@@ -230,12 +288,23 @@ impl Workspaces {
     /// # Errors
     /// None is left.
     pub fn identity_for_ours(&self) -> io::Result<Option<Identity>> {
-        let Some(uids) = &self.uids else { return Ok(None) };
-        let uid = uids.for_one_run().ok_or_else(no_uid_left)?;
-        Ok(Some(Identity { uid, gid: uid }))
+        Ok(self.new_uid(Uids::for_one_run)?.map(|uid| Identity { uid, gid: uid }))
     }
 
-    fn open_folder(&self, name: &str) -> io::Result<OwnedFd> {
+    /// A host user for a new workspace, `None` where all are the service's own. One whose project holds files already is passed over
+    /// for good: whoever's they are, they are not counted twice.
+    fn new_uid(&self, take: impl Fn(&Uids) -> Option<u32>) -> io::Result<Option<u32>> {
+        let Some(uids) = &self.uids else { return Ok(None) };
+        loop {
+            let uid = take(uids).ok_or_else(no_uid_left)?;
+            match &self.projects {
+                Some(projects) if !projects.is_free(uid)? => {}
+                _ => return Ok(Some(uid)),
+            }
+        }
+    }
+
+    fn open_folder(&self, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.root, name, flags, Mode::empty())?)
     }
@@ -251,6 +320,9 @@ impl Workspaces {
         if let Some(owner) = owner {
             let (uid, gid) = (rustix::fs::Uid::from_raw(owner), rustix::fs::Gid::from_raw(owner));
             rustix::fs::fchown(&folder, Some(uid), Some(gid))?;
+            if let Some(projects) = &self.projects {
+                projects.begin(&folder, owner)?;
+            }
         }
         Ok(folder)
     }
@@ -258,10 +330,7 @@ impl Workspaces {
     /// Makes a new session's folder; whether nobody else was first. It gets its name when it has its owner, so that nobody ever finds
     /// it half made.
     fn make_session(&self, session_id: &str) -> io::Result<bool> {
-        let uid = match &self.uids {
-            Some(uids) => Some(uids.for_session().ok_or_else(no_uid_left)?),
-            None => None,
-        };
+        let uid = self.new_uid(Uids::for_session)?;
         let unnamed = format!("{}new-{:016x}", self.private_prefix(), random());
         let made = self.make_folder(&unnamed, uid).and_then(|_| {
             self.mark(session_id)?;
@@ -272,6 +341,7 @@ impl Workspaces {
         made.or_else(|error| {
             rustix::fs::unlinkat(&self.root, &unnamed, AtFlags::REMOVEDIR).ok();
             if let (Some(uids), Some(uid)) = (&self.uids, uid) {
+                self.end_project(uid);
                 uids.free(uid);
             }
             // Another request of the session was first.
@@ -299,7 +369,12 @@ impl Workspace {
             let message = "belongs to root, and nothing in a sandbox ever runs as root: chown it to another user first";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
-        Ok(Self { folder: Arc::new(folder), identity, kind: Kind::Callers })
+        Ok(Self { folder: Arc::new(folder), identity, project: None, kind: Kind::Callers })
+    }
+
+    /// Who is asked what it holds.
+    pub fn meter(&self) -> Meter {
+        Meter { folder: Arc::clone(&self.folder), project: self.project }
     }
 
     /// Whether it is one execution's own.
@@ -315,12 +390,13 @@ impl Workspace {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        let (path, uid) = (std::mem::take(&mut self.path), self.uid.take());
+        let (path, uid, projects) = (std::mem::take(&mut self.path), self.uid.take(), self.projects.take());
         let clear = move || {
             if let Err(error) = remove::tree(&path) {
                 tracing::warn!("Workspace could not be removed: {} ({error})", path.display());
             } else if let Some((uids, uid)) = uid {
                 // Not before nothing of it is left.
+                projects.inspect(|projects| projects.end(uid));
                 uids.free(uid);
             }
         };

@@ -4,15 +4,18 @@
 //! can write. Short executions cost one look at the file system as a whole (statvfs(3)), which also tells between counts that so
 //! much was written, by whomever, that it is worth counting. Who is over the line is stopped; a workspace that was over it before is
 //! held to what it had, so that its programs can read and remove.
+//!
+//! Where the workspace is a project of its file system ([`super::projects`]) the kernel refuses what is beyond the line and knows what
+//! is there; then this holds only who may write less than others.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::sessions::Stay;
-use super::usage::{Usage, measure, nameless};
+use super::usage::{Meter, Usage};
 use crate::disk;
 
 /// What may be written in a second, at most: memory is not faster than that through a file system.
@@ -49,7 +52,7 @@ pub fn is_hopeless(usage: Usage, disk_mb: u64) -> bool {
 /// Watches over one execution's writing.
 #[derive(Debug)]
 pub struct Guard {
-    folder: Arc<OwnedFd>,
+    meter: Meter,
     line: Usage,
     /// What was there at the start, if that is known.
     before: Option<Usage>,
@@ -67,15 +70,18 @@ pub struct Exceeded {
     pub usage: Usage,
     /// What it may hold.
     pub line: Usage,
+    /// The file system let it go up to the line and no further: whether that was a failure is the program's to say.
+    pub was_refused: bool,
 }
 
 impl Guard {
     /// For an execution that begins; `before` is what the workspace holds where that is known, and `ran_before` how long programs have run
     /// since.
-    pub fn new(folder: &Arc<OwnedFd>, line: Usage, before: Option<Usage>, ran_before: Duration) -> Self {
+    pub fn new(meter: Meter, line: Usage, before: Option<Usage>, ran_before: Duration) -> Self {
+        let before = if meter.is_kept() { Some(meter.read(None)) } else { before };
         let line = before.map_or(line, |before| line.max(before));
-        let (folder, started) = (Arc::clone(folder), Instant::now());
-        Self { free: free(&folder), folder, line, before, ran_before, started, over: OnceLock::new() }
+        let (free, started) = (free(&meter.folder), Instant::now());
+        Self { free, meter, line, before, ran_before, started, over: OnceLock::new() }
     }
 
     /// Until more is in the workspace than may be.
@@ -83,19 +89,22 @@ impl Guard {
         let (mut counted, mut line) = (self.before, self.line);
         let mut free_then = self.free;
         let (mut next, mut earliest) = (self.started + FIRST_COUNT, self.started);
+        if self.meter.is_kept() {
+            return self.exceeded_by_the_kernels_count().await;
+        }
         loop {
             let ran = self.started.elapsed();
             tokio::time::sleep(if ran < Duration::from_secs(1) { GLANCE } else { LATER_GLANCE }).await;
             let now = Instant::now();
-            let free_now = free(&self.folder);
+            let free_now = free(&self.meter.folder);
             let room = line.less(counted.unwrap_or_default());
             let much = free_then.less(free_now).exceeds(&room);
             if now < next && !(much && now >= earliest) {
                 continue;
             }
-            let folder = Arc::clone(&self.folder);
+            let meter = self.meter.clone();
             let enough = counted.map(|_| line);
-            let Ok(usage) = tokio::task::spawn_blocking(move || with_nameless(&folder, enough)).await else { return };
+            let Ok(usage) = tokio::task::spawn_blocking(move || meter.read_all(enough)).await else { return };
             let took = now.elapsed();
             if counted.is_none() {
                 // Whether it was over the line before can't be told any more: it is held to what it has now.
@@ -111,9 +120,26 @@ impl Guard {
         }
     }
 
-    /// Whether [`Self::settle`] has to count.
+    /// The same, where it costs nothing to look. Beyond what any workspace may hold the kernel lets nobody write; this is for less.
+    async fn exceeded_by_the_kernels_count(&self) {
+        loop {
+            let ran = self.started.elapsed();
+            tokio::time::sleep(if ran < Duration::from_secs(1) { GLANCE } else { LATER_GLANCE }).await;
+            let usage = self.meter.read(None);
+            if usage.exceeds(&self.line) {
+                self.over.set(usage).ok();
+                return;
+            }
+        }
+    }
+
+    /// Whether [`Self::settle`] has to look at all files.
     pub fn has_to_count(&self) -> bool {
         let ran = self.ran_before + self.started.elapsed();
+        !self.meter.is_kept() && self.may_have_exceeded(ran)
+    }
+
+    fn may_have_exceeded(&self, ran: Duration) -> bool {
         self.over.get().is_some() || may_exceed(self.before.unwrap_or_default(), ran, &self.line)
     }
 
@@ -121,11 +147,11 @@ impl Guard {
     pub fn settle(self, stay: Option<&Stay>) -> Option<Exceeded> {
         let ran = self.ran_before + self.started.elapsed();
         let (line, over) = (self.line, self.over.get().copied());
-        if !self.has_to_count() {
+        if !self.meter.is_kept() && !self.may_have_exceeded(ran) {
             stay.inspect(|stay| stay.with(|known| known.ran += self.started.elapsed()));
             return None;
         }
-        let usage = measure(&self.folder, if stay.is_some() { None } else { Some(line) });
+        let usage = self.meter.read(if stay.is_some() { None } else { Some(line) });
         if let Some(stay) = stay {
             let is_alone = stay.is_alone();
             stay.with(|known| {
@@ -135,18 +161,17 @@ impl Guard {
         }
         // A program that has removed again what was too much at its end did not get away with it before.
         let over = over.or_else(|| (self.before.is_some() && usage.exceeds(&line)).then_some(usage));
-        over.map(|usage| Exceeded { usage, line })
+        let at_line = || self.meter.is_kept() && is_full(usage, line);
+        over.map(|usage| Exceeded { usage, line, was_refused: false })
+            .or_else(|| at_line().then_some(Exceeded { usage, line, was_refused: true }))
     }
 }
 
-/// What is in it, and what is in it without a name. Where the former is more than `enough`, nobody asks for the latter.
-fn with_nameless(folder: &Arc<OwnedFd>, enough: Option<Usage>) -> Usage {
-    let named = measure(folder, enough);
-    if enough.is_some_and(|enough| named.exceeds(&enough)) {
-        return named;
-    }
-    let nameless = nameless(folder);
-    Usage { bytes: named.bytes + nameless.bytes, files: named.files + nameless.files }
+/// Whether hardly anything more is let in.
+fn is_full(usage: Usage, line: Usage) -> bool {
+    /// What a program writes at once.
+    const BYTES: u64 = 64 * 1024;
+    usage.bytes.saturating_add(BYTES) > line.bytes || usage.files >= line.files
 }
 
 /// Whether a line may be crossed by programs that ran for so long.
@@ -179,12 +204,11 @@ pub struct Promise<'a> {
 
 impl<'a> Promise<'a> {
     /// For what has `bytes`, where there is room for it beside what is there; that is counted if need be.
-    pub async fn new(stay: &'a Stay, folder: &Arc<OwnedFd>, line: Usage, bytes: u64) -> Option<Self> {
+    pub async fn new(stay: &'a Stay, meter: Meter, line: Usage, bytes: u64) -> Option<Self> {
         let programs = if stay.is_for_a_run() { 1 } else { 0 };
         let is_known = stay.with(|known| known.usage.is_some() && known.ran.is_zero()) && stay.running() <= programs;
-        if !is_known {
-            let folder = Arc::clone(folder);
-            let usage = tokio::task::spawn_blocking(move || measure(&folder, None)).await.ok()?;
+        if !is_known || meter.is_kept() {
+            let usage = tokio::task::spawn_blocking(move || meter.read(None)).await.ok()?;
             stay.with(|known| (known.usage, known.ran) = (Some(usage), Duration::ZERO));
         }
         let mut promise = Self { stay, bytes: 0, line };

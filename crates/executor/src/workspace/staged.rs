@@ -13,6 +13,7 @@ use sandbox::policy::Identity;
 
 use super::beneath;
 use super::path::RelativePath;
+use super::projects::Projects;
 use super::{Workspaces, random};
 
 /// Modes of what callers bring in: nobody but the session's user gets to the workspace.
@@ -35,6 +36,7 @@ struct Stage {
     prefix: String,
     placing: Arc<Mutex<()>>,
     owner: Option<Identity>,
+    projects: Option<Arc<Projects>>,
 }
 
 /// What has to be true of what is in a file's place.
@@ -114,6 +116,7 @@ impl Workspaces {
             prefix: self.private_prefix(),
             placing: Arc::clone(&self.placing),
             owner,
+            projects: self.projects.clone(),
         };
         let name = stage.name()?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -155,6 +158,7 @@ impl Staged {
         }
         let flags = if matches!(condition, Condition::Absent) { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
         let Some(staged) = &self.name else { return Err(Unplaced::Condition) };
+        self.stage.adopt(&self.file, &folder, false)?;
         match rustix::fs::renameat_with(&self.stage.root, staged, &folder, name, flags) {
             Err(Errno::EXIST) => return Err(Unplaced::Condition),
             moved => moved?,
@@ -185,6 +189,16 @@ impl Stage {
         Ok(())
     }
 
+    /// Takes what was made into the project of the folder that it is to be in: the kernel lets nothing else into that.
+    fn adopt(&self, made: impl std::os::fd::AsFd, parent: &OwnedFd, is_folder: bool) -> io::Result<()> {
+        match (&self.projects, self.owner) {
+            (Some(projects), Some(owner)) if projects.has(parent, owner.uid) => {
+                projects.adopt(made, owner.uid, is_folder)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The folder at this path, opened; made where it is not there, and how many were.
     fn folder(&self, workspace: &OwnedFd, path: &[u8]) -> Result<(OwnedFd, u64), Unplaced> {
         match beneath::open(workspace, path, beneath::FOLDER) {
@@ -213,6 +227,7 @@ impl Stage {
             let folder = rustix::fs::openat(&self.root, &unnamed, beneath::FOLDER, Mode::empty())?;
             rustix::fs::fchmod(&folder, FOLDER_MODE)?;
             self.give(&folder)?;
+            self.adopt(&folder, parent, true)?;
             rustix::fs::renameat_with(&self.root, &unnamed, parent, name, RenameFlags::NOREPLACE)?;
             Ok::<(), io::Error>(())
         })();

@@ -89,6 +89,7 @@ impl Tenancy {
         if known.is_some_and(|usage| quota::is_hopeless(usage, disk_mb)) {
             return Err(Unready::NoRoom(disk_mb));
         }
+        workspaces.hold_to(workspace, line)?;
         if !request.files.is_empty() {
             bring(workspaces, stay.as_ref(), workspace, request, line).await?;
         }
@@ -107,7 +108,7 @@ impl Tenancy {
             Some(stay) => stay.with(|known| (known.usage, known.ran)),
             None => (Some(brought(request)), Duration::ZERO),
         };
-        let guard = Guard::new(&folder, line, before, ran);
+        let guard = Guard::new(workspace.meter(), line, before, ran);
         Ok(Self { stay, folder, watcher, over: Some(Over { mark, moment, guard }), outputs })
     }
 
@@ -182,7 +183,7 @@ async fn bring(
         return Err(no_room());
     }
     let promise = match stay {
-        Some(stay) => Some(Promise::new(stay, &workspace.folder, line, bytes).await.ok_or_else(no_room)?),
+        Some(stay) => Some(Promise::new(stay, workspace.meter(), line, bytes).await.ok_or_else(no_room)?),
         None => None,
     };
     let site = Site { folder: Arc::clone(&workspace.folder), identity: workspace.identity };
@@ -211,20 +212,32 @@ fn watch(stay: &Stay, watcher: &Arc<Watcher>, folder: &Arc<OwnedFd>) {
 impl Left {
     /// What this makes of a verdict: an execution that was stopped because it wrote too much, or that leaves too much, has failed.
     pub fn judge(&self, verdict: Verdict) -> Verdict {
-        let Some(Exceeded { usage, line }) = &self.exceeded else { return verdict };
+        let Some(Exceeded { usage, line, was_refused }) = &self.exceeded else { return verdict };
+        let is_said = verdict.error.as_ref().is_some_and(|error| error.kind == Kind::DiskFull);
+        if *was_refused && !is_said {
+            return verdict;
+        }
         let is_ours = matches!(verdict.status, Status::Completed | Status::Failed | Status::Cancelled);
         if !is_ours || verdict.error.as_ref().is_some_and(|error| error.kind == Kind::OutOfMemory) {
             return verdict;
         }
         let mebibytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
-        let message = if usage.bytes > line.bytes {
+        let message = if *was_refused && usage.files < line.files {
+            format!(
+                "The workspace may hold {} MB and is full; remove files, or raise MAX_DISK_MB",
+                mebibytes(line.bytes)
+            )
+        } else if usage.bytes > line.bytes {
             let (held, most) = (mebibytes(usage.bytes), mebibytes(line.bytes));
             format!("The workspace may hold {most} MB and held {held} MB; remove files, or raise MAX_DISK_MB")
         } else {
             format!("The workspace may hold {} files and folders; remove some, or raise MAX_DISK_MB", line.files)
         };
         let exit_code = verdict.exit_code.map(|code| if code == 0 { 1 } else { code });
-        let error = Failure { kind: Kind::DiskFull, name: None, message, traceback: None };
+        // What else the program said of it stays where it ended by itself.
+        let said = verdict.error.filter(|_| *was_refused);
+        let (name, traceback) = said.map_or((None, None), |error| (error.name, error.traceback));
+        let error = Failure { kind: Kind::DiskFull, name, message, traceback };
         Verdict { status: Status::Failed, return_value: None, error: Some(error), exit_code, ..verdict }
     }
 }

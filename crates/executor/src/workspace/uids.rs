@@ -75,6 +75,11 @@ impl Uids {
         (self.base..self.runs).contains(&uid)
     }
 
+    /// Whether it is one of this service's.
+    pub fn is_ours(&self, uid: u32) -> bool {
+        (self.base..self.base + self.size).contains(&uid)
+    }
+
     /// An unused one for a new session; `None` when all are in use.
     pub fn for_session(&self) -> Option<u32> {
         self.take(self.base..self.runs)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, Stat};
 
+use super::projects;
 use super::walk::{Folder, Met, Visitor, walk};
 
 /// st_blocks is in units of this (stat(2)).
@@ -48,6 +49,44 @@ impl Usage {
 #[allow(clippy::unnecessary_cast)] // Its type differs between systems.
 pub fn bytes_on_disk(state: &Stat) -> u64 {
     (state.st_blocks as u64).saturating_mul(BLOCK_BYTES)
+}
+
+/// Who is asked what a workspace holds: its file system, which has kept count, or all of its files.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// The workspace.
+    pub folder: Arc<OwnedFd>,
+    /// The project that it is, where it is one.
+    pub project: Option<u32>,
+}
+
+impl Meter {
+    /// What is in it. Where nobody keeps count it is not counted beyond `line`, and what has no name only by [`Self::read_all`].
+    pub fn read(&self, line: Option<Usage>) -> Usage {
+        self.kept().unwrap_or_else(|| measure(&self.folder, line))
+    }
+
+    /// The same with what is in it without a name. Where the former is more than `enough`, nobody asks for the latter.
+    pub fn read_all(&self, enough: Option<Usage>) -> Usage {
+        let named = match self.kept() {
+            Some(all) => return all,
+            None => measure(&self.folder, enough),
+        };
+        if enough.is_some_and(|enough| named.exceeds(&enough)) {
+            return named;
+        }
+        let nameless = nameless(&self.folder);
+        Usage { bytes: named.bytes + nameless.bytes, files: named.files + nameless.files }
+    }
+
+    /// Whether reading it costs nothing.
+    pub fn is_kept(&self) -> bool {
+        self.project.is_some()
+    }
+
+    fn kept(&self) -> Option<Usage> {
+        projects::held(&self.folder, self.project?).ok()
+    }
 }
 
 /// Counts what is in a workspace, and stops when it is more than `line`: nobody asks by how much.

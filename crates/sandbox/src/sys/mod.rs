@@ -12,6 +12,7 @@ mod linux;
 mod macos;
 #[cfg(target_os = "linux")]
 mod refused;
+pub mod project;
 pub mod spawn;
 
 use std::ffi::CString;

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod inline;
+mod projects;
 mod quota;
 mod sessions;
 mod speed;

@@ -5,7 +5,7 @@ use conformance::{Service, assert_completed, assert_failed};
 use serde_json::{Value, json};
 use std::io::Write;
 
-fn in_session(service: &Service, session: &str, language: &str, code: &str) -> Value {
+pub fn in_session(service: &Service, session: &str, language: &str, code: &str) -> Value {
     service.execute(json!({"language": language, "code": code, "session_id": session, "timeout": 20}))
 }
 

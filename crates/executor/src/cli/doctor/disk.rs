@@ -2,14 +2,16 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 
 use super::folders::{existing, plain};
 use super::{Check, Status};
-use crate::config::Config;
+use crate::config::{Config, Isolation};
 use crate::disk::{LEAST_FREE_BYTES, free_bytes};
+use crate::workspace::projects::{NOT_ROOT, Projects};
 
 const MIB: u64 = 1024 * 1024;
 /// Files (inodes): an execution needs a few, the packages of one some thousands.
@@ -41,6 +43,7 @@ pub(super) fn room(config: &Config) -> Check {
     if seen.is_empty() {
         return Check::skipped(NAME, "the system does not tell");
     }
+    seen.push(quota(config));
     let evidence = seen.join("; ");
     let fix = "remove old sessions and logs, or move WORKSPACE_PATH and STATE_PATH to a larger disk";
     // The worse of the two is the finding.
@@ -50,6 +53,22 @@ pub(super) fn room(config: &Config) -> Check {
         Some((_, cause)) => Check::warning(NAME, cause, fix).seen(evidence),
         None => Check::ok(NAME, evidence),
     }
+}
+
+/// Who holds workspaces to MAX_DISK_MB.
+fn quota(config: &Config) -> String {
+    let folder = std::fs::File::open(existing(&config.workspace_path));
+    let is_root = rustix::process::geteuid().is_root() && config.isolation != Isolation::None;
+    let found = match folder {
+        Ok(folder) if is_root => Projects::find(&Arc::new(folder.into()), config.max_disk_mb),
+        Ok(_) => Err(NOT_ROOT.into()),
+        Err(error) => Err(plain(&error)),
+    };
+    let by = match found {
+        Ok(_) => "held by the file system (project quota)".to_owned(),
+        Err(why) => format!("counted by the service: {why}"),
+    };
+    format!("MAX_DISK_MB = {} {by}", config.max_disk_mb)
 }
 
 /// What there is too little of.
