@@ -36,8 +36,8 @@ impl Outputs {
     }
 }
 
-/// Reads `files`.
-pub fn files(object: &RawValue, violations: &mut Vec<Violation>) -> Files {
+/// Reads `files`, each of at most so many MiB.
+pub fn files(object: &RawValue, most_mb: u64, violations: &mut Vec<Violation>) -> Files {
     let mut files = Files::new();
     let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(object.get()) else {
         violations.push(Violation::new("files", "must be an object: path → base64"));
@@ -51,10 +51,13 @@ pub fn files(object: &RawValue, violations: &mut Vec<Violation>) -> Files {
         let path = RelativePath::new(name.as_bytes());
         let content = content(value);
         let problem = match (path, content) {
-            (Err(problem), _) => problem,
-            (Ok(_), None) => "must be a string, the file's content as base64",
+            (Err(problem), _) => problem.to_owned(),
+            (Ok(_), None) => "must be a string, the file's content as base64".to_owned(),
+            (Ok(_), Some(content)) if content.len() as u64 > most_mb << 20 => {
+                format!("is {} bytes, at most {most_mb} MB are allowed (MAX_FILE_SIZE_MB)", content.len())
+            }
             (Ok(path), Some(content)) => match files.insert(path, content) {
-                Some(_) => "is the path of another file as well",
+                Some(_) => "is the path of another file as well".to_owned(),
                 None => continue,
             },
         };
@@ -134,14 +137,14 @@ mod tests {
     #[test]
     fn files_are_read_and_every_violation_is_told() {
         let mut violations = Vec::new();
-        let read = files(&raw(r#"{"a/b.txt": "aGk=", "./c": "", "\u00e9": "AA=="}"#), &mut violations);
+        let read = files(&raw(r#"{"a/b.txt": "aGk=", "./c": "", "\u00e9": "AA=="}"#), 1, &mut violations);
         assert!(violations.is_empty(), "{violations:?}");
         let (path, content) = read.iter().next().unwrap();
         assert_eq!((path.as_bytes(), content.as_slice()), (&b"a/b.txt"[..], &b"hi"[..]));
         let bad = r#"{"/etc/x": "", "../x": "", "": "", "ok": "a", "n": 1, "x": "", "./x": "", "d": "", "d.e": "", "d/f": ""}"#;
-        let fields = problems(|violations| drop(files(&raw(bad), violations)));
+        let fields = problems(|violations| drop(files(&raw(bad), 1, violations)));
         assert_eq!(fields, ["files.", "files.../x", "files./etc/x", "files.n", "files.ok", "files.x", "files.d/f"]);
-        assert_eq!(problems(|violations| drop(files(&raw("[]"), violations))), ["files"]);
+        assert_eq!(problems(|violations| drop(files(&raw("[]"), 1, violations))), ["files"]);
     }
 
     #[test]

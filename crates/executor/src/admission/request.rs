@@ -79,6 +79,8 @@ pub struct RequestedLimits {
 pub struct Ceilings {
     /// Bytes of code.
     pub code_bytes: u64,
+    /// MiB of a file.
+    pub file_size_mb: u64,
     /// Timeout when none is given.
     pub default_timeout: Duration,
     /// Largest timeout.
@@ -92,6 +94,7 @@ impl Ceilings {
     pub fn of(config: &Config) -> Self {
         Self {
             code_bytes: config.max_code_bytes,
+            file_size_mb: config.max_file_size_mb,
             default_timeout: config.max_execution_time,
             max_timeout: config.max_timeout,
             limits: RequestedLimits {
@@ -131,7 +134,10 @@ impl Fields<'_> {
         let working_directory = self.working_directory();
         let mode = self.mode();
         let limits = self.limits(&ceilings.limits);
-        let files = self.take("files").map(|object| files::files(object, &mut self.violations)).unwrap_or_default();
+        let files = self
+            .take("files")
+            .map(|object| files::files(object, ceilings.file_size_mb, &mut self.violations))
+            .unwrap_or_default();
         let outputs = self.take("outputs").and_then(|array| files::outputs(array, &mut self.violations));
         Some(ExecuteRequest {
             execution_id: execution_id.unwrap_or_else(new_execution_id),

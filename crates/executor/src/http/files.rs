@@ -22,11 +22,13 @@ use tokio_util::io::ReaderStream;
 use super::body;
 use super::openapi::answers::{FileContent, FilePage};
 use super::problem::Problem;
-use super::query::{limit, session_id, value};
+use super::query::{limit, session_id, strange, value};
 use super::range::{Asked, asked};
 use super::routes::Service;
 use crate::admission::fields::Violation;
+use crate::config::Config;
 use crate::disk::LEAST_FREE_BYTES;
+use crate::pipeline::Executor;
 use crate::workspace::artifact::{changed_at, mime_type_of, modified_at};
 use crate::workspace::listing::{self, Listed};
 use crate::workspace::path::{RelativePath, encoded};
@@ -88,10 +90,12 @@ pub async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<
     let limit = limit(&uri, PAGE, LARGEST_PAGE);
     let cursor = value(&uri, "cursor").map(RelativePath::from_url).transpose();
     let cursor = cursor.map_err(|_| Violation::new("cursor", "must be the next_cursor of an answer"));
+    let strange = strange(&uri, &["limit", "cursor"]);
     let (id, limit, cursor) = match (id, limit, cursor) {
-        (Ok(id), Ok(limit), Ok(cursor)) => (id, limit, cursor),
+        (Ok(id), Ok(limit), Ok(cursor)) if strange.is_empty() => (id, limit, cursor),
         (id, limit, cursor) => {
-            return Err(Problem::Validation(id.err().into_iter().chain(limit.err()).chain(cursor.err()).collect()));
+            let wrong = id.err().into_iter().chain(limit.err()).chain(cursor.err());
+            return Err(Problem::Validation(wrong.chain(strange).collect()));
         }
     };
     let (workspace, stay) = visit(&service, &id).await?;
@@ -205,8 +209,14 @@ pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Re
     }
     let condition = condition(headers);
     let location = request.uri().path().to_owned();
+    let most_mb = service.config.max_file_size_mb;
+    if announced.is_some_and(|length| length > most_mb << 20) {
+        return Err(Problem::FileTooLarge(most_mb));
+    }
     let entered = service.executions.executor.workspaces.enter(&id, Doing::Transfer).await;
     let (workspace, stay) = entered.map_err(|error| failed("entering a session", &error))?;
+    // Whatever ends this before the file has its place, also that the client is gone.
+    let mut unused = Unused(Some((&service.executions.executor, &stay)));
     let line = quota::line(service.config.max_disk_mb);
     let length = announced.unwrap_or(0);
     let workspaces = &service.executions.executor.workspaces;
@@ -221,13 +231,17 @@ pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Re
     let mut pieces =
         Pieces { body: request.into_body().into_data_stream(), promise, granted: length.max(replaced), received: 0 };
     let received = tokio::select! {
-        received = pieces.write_to(&staged, service.config.max_disk_mb) => received,
+        received = pieces.write_to(&staged, &service.config) => received,
         () = stay.ended() => Err(Problem::FilesConflict("the session was removed meanwhile")),
     };
     received?;
     let promise = pieces.promise;
     // Folders may have been made for it all the same.
+    let if_not_placed = unused.0.take();
     let placed = placed(staged, &workspace, path, condition).await.inspect_err(|_| stay.forget_usage());
+    if placed.is_err() {
+        unused.0 = if_not_placed;
+    }
     let (placed, tag) = placed?;
     promise.kept(1 + placed.folders, placed.is_new);
     let status = if placed.is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
@@ -237,6 +251,17 @@ pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Re
         insert(response.headers_mut(), header::LOCATION, &location);
     }
     Ok(response)
+}
+
+/// A session that an upload made, until it has a file: dropping this ends one that nobody else has been in.
+struct Unused<'a>(Option<(&'a Executor, &'a Stay)>);
+
+impl Drop for Unused<'_> {
+    fn drop(&mut self) {
+        if let Some((executor, stay)) = self.0 {
+            executor.end_unused_session(stay);
+        }
+    }
 }
 
 /// Gives an uploaded file its place; what came of it, and its tag.
@@ -266,7 +291,8 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    async fn write_to(&mut self, staged: &Staged, disk_mb: u64) -> Result<(), Problem> {
+    async fn write_to(&mut self, staged: &Staged, config: &Config) -> Result<(), Problem> {
+        let (disk_mb, most_mb) = (config.max_disk_mb, config.max_file_size_mb);
         let file = staged.file.try_clone().map_err(|error| failed("writing a file", &error))?;
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(PIECE);
@@ -279,6 +305,9 @@ impl Pieces<'_> {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
             self.received += piece.len() as u64;
+            if self.received > most_mb << 20 {
+                return Err(Problem::FileTooLarge(most_mb));
+            }
             if self.received > self.granted {
                 let more = (self.received - self.granted).max(STEP);
                 let grown = self.promise.grow(more) || self.promise.grow(self.received - self.granted);

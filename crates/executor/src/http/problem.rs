@@ -41,6 +41,8 @@ pub enum Problem {
     RequestTimeout,
     /// The body is too large; the most that is allowed.
     PayloadTooLarge(u64),
+    /// The file is too large; the most that is allowed, in MiB.
+    FileTooLarge(u64),
     /// A body in an encoding that is not read.
     UnsupportedMediaType,
     /// All slots and all places to wait are taken.
@@ -143,6 +145,12 @@ impl Problem {
                 "The request's body is too large",
                 "Send less, or raise MAX_BODY_BYTES",
             ),
+            Self::FileTooLarge(_) => Row(
+                S::PAYLOAD_TOO_LARGE,
+                "PayloadTooLarge",
+                "The file is too large",
+                "Send it in several files, or raise MAX_FILE_SIZE_MB",
+            ),
             Self::UnsupportedMediaType => Row(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "UnsupportedMediaType",
@@ -239,6 +247,7 @@ impl Problem {
         match self {
             Self::Validation(violations) => json!(violations),
             Self::PayloadTooLarge(most) => json!(format!("at most {most} bytes are allowed")),
+            Self::FileTooLarge(most) => json!(format!("at most {most} MB are allowed (MAX_FILE_SIZE_MB)")),
             Self::FilesConflict(what) => json!(what),
             Self::DependencyInstall(lines) => json!(lines),
             Self::RangeNotSatisfiable(size) => json!(format!("the file has {size} bytes")),
@@ -252,7 +261,11 @@ impl Problem {
     fn ends_connection(&self) -> bool {
         matches!(
             self,
-            Self::RequestTimeout | Self::PayloadTooLarge(_) | Self::QuotaExceeded(_) | Self::InsufficientStorage
+            Self::RequestTimeout
+                | Self::PayloadTooLarge(_)
+                | Self::FileTooLarge(_)
+                | Self::QuotaExceeded(_)
+                | Self::InsufficientStorage
         )
     }
 }

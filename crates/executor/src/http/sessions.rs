@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::files::{blocking, failed};
 use super::openapi::answers::SessionPage;
 use super::problem::Problem;
-use super::query::{limit, session_id, value};
+use super::query::{limit, session_id, strange, value};
 use super::routes::Service;
 use crate::workspace::expiry::{Ended, Session};
 
@@ -44,9 +44,13 @@ pub async fn list(State(service): State<Arc<Service>>, uri: Uri) -> Result<Json<
         violation.field = "cursor".into();
         violation
     });
+    let strange = strange(&uri, &["limit", "cursor"]);
     let (limit, cursor) = match (limit(&uri, PAGE, LARGEST_PAGE), cursor) {
-        (Ok(limit), Ok(cursor)) => (limit, cursor.unwrap_or_default()),
-        (limit, cursor) => return Err(Problem::Validation(limit.err().into_iter().chain(cursor.err()).collect())),
+        (Ok(limit), Ok(cursor)) if strange.is_empty() => (limit, cursor.unwrap_or_default()),
+        (limit, cursor) => {
+            let wrong = limit.err().into_iter().chain(cursor.err());
+            return Err(Problem::Validation(wrong.chain(strange).collect()));
+        }
     };
     let workspaces = Arc::clone(&service.executions.executor.workspaces);
     let listed = blocking(move || {

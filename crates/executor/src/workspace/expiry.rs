@@ -17,9 +17,10 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
 use super::artifact::changed_at;
-use super::sessions::Closing;
+use super::sessions::{Closing, Stay};
 use super::usage::Meter;
 use super::{Workspaces, beneath, random, remove};
 use crate::admission::request::is_id;
@@ -199,15 +200,28 @@ impl Executor {
 
     /// Removes the workspace of a session that nobody is in.
     async fn remove_session(&self, session_id: &str, closing: Closing) -> io::Result<Ended> {
+        let Some(clearing) = self.forget_session(session_id, closing)? else { return Ok(Ended::None) };
+        tokio::time::timeout(REMOVED_WITHIN, clearing).await.ok();
+        Ok(Ended::Gone)
+    }
+
+    /// Afterwards there is no session of this name; what it held is being removed.
+    fn forget_session(&self, session_id: &str, closing: Closing) -> io::Result<Option<JoinHandle<()>>> {
         // What stands ready for it holds its folder.
         self.warm.sessions.forget(session_id);
-        let Some((name, owner)) = self.workspaces.unname(session_id)? else { return Ok(Ended::None) };
+        let Some((name, owner)) = self.workspaces.unname(session_id)? else { return Ok(None) };
         self.packages.forget(session_id);
         drop(closing);
         let workspaces = Arc::clone(&self.workspaces);
-        let clearing = tokio::task::spawn_blocking(move || workspaces.clear(&name, owner));
-        tokio::time::timeout(REMOVED_WITHIN, clearing).await.ok();
-        Ok(Ended::Gone)
+        Ok(Some(tokio::task::spawn_blocking(move || workspaces.clear(&name, owner))))
+    }
+
+    /// Ends the session that this stay made and that nobody else has been in, if it is one.
+    pub fn end_unused_session(&self, stay: &Stay) {
+        let Some(closing) = self.workspaces.sessions.close_unused(stay) else { return };
+        if let Err(error) = self.forget_session(stay.session_id(), closing) {
+            tracing::warn!("A session that nothing came of could not be removed: {} ({error})", stay.session_id());
+        }
     }
 
     /// Ends sessions that nobody has come back to for so long, for as long as the service runs. Zero keeps them.

@@ -220,7 +220,7 @@ impl Workspaces {
         let made = self.make_session(session_id)?;
         // Nothing is in it, unless another request of the session was first.
         if made {
-            stay.with(|known| known.usage = Some(usage::Usage::default()));
+            stay.has_made_it();
         }
         Ok((self.session(session_id)?, stay))
     }

@@ -36,6 +36,9 @@ struct Known {
     end: CancellationToken,
     workspace: KnownWorkspace,
     left: Option<Instant>,
+    /// How often somebody has entered, and how often until the one who made the workspace, if nobody else was there then.
+    entered: u64,
+    made_by: Option<u64>,
 }
 
 /// What is known of a session's workspace.
@@ -84,6 +87,7 @@ impl Sessions {
             return None;
         }
         *session.count(doing) += 1;
+        session.entered += 1;
         Some(session.end.clone())
     }
 
@@ -121,6 +125,17 @@ impl Sessions {
         }
         session.closing = true;
         Some(Closing { sessions: Arc::clone(self), session_id: session_id.to_owned() })
+    }
+
+    /// The same for who made the workspace, if nobody else has ever been in it: when he leaves, it goes.
+    pub fn close_unused(self: &Arc<Self>, stay: &Stay) -> Option<Closing> {
+        let mut known = self.lock();
+        let session = known.get_mut(&stay.session_id)?;
+        if session.closing || session.made_by != Some(session.entered) || session.runs + session.transfers != 1 {
+            return None;
+        }
+        session.closing = true;
+        Some(Closing { sessions: Arc::clone(self), session_id: stay.session_id.clone() })
     }
 
     /// How many programs run in it.
@@ -189,6 +204,19 @@ impl Stay {
     /// Looks at or changes what is known of its workspace.
     pub fn with<T>(&self, look: impl FnOnce(&mut KnownWorkspace) -> T) -> T {
         self.sessions.with(&self.session_id, look)
+    }
+
+    /// Whoever is in it made its workspace, which is empty.
+    pub fn has_made_it(&self) {
+        if let Some(session) = self.sessions.lock().get_mut(&self.session_id) {
+            session.workspace.usage = Some(Usage::default());
+            session.made_by = (session.runs + session.transfers == 1).then_some(session.entered);
+        }
+    }
+
+    /// Whose it is.
+    pub fn session_id(&self) -> &str {
+        &self.session_id
     }
 
     /// What its workspace holds has changed by so much that it is to be counted again.
@@ -292,6 +320,25 @@ mod tests {
         assert_eq!(sessions.running("s"), 2);
         drop((stay, other));
         assert!(sessions.close_idle("s").is_some());
+    }
+
+    #[tokio::test]
+    async fn who_made_a_workspace_takes_it_away_only_if_nobody_else_was_there() {
+        let sessions = Arc::new(Sessions::default());
+        drop(sessions.enter("s", Doing::Transfer).await);
+        let maker = sessions.enter("s", Doing::Transfer).await;
+        assert!(sessions.close_unused(&maker).is_none());
+        maker.has_made_it();
+        drop(sessions.close_unused(&maker).unwrap());
+        // Somebody came and went.
+        drop(sessions.enter("s", Doing::Run).await);
+        assert!(sessions.close_unused(&maker).is_none());
+        drop(maker);
+        // Somebody was there before.
+        let (other, maker) = (sessions.enter("t", Doing::Run).await, sessions.enter("t", Doing::Transfer).await);
+        maker.has_made_it();
+        drop(other);
+        assert!(sessions.close_unused(&maker).is_none());
     }
 
     #[tokio::test]

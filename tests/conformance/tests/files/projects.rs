@@ -140,7 +140,7 @@ fn what_comes_over_http_belongs_to_the_project() {
     let numbers: Vec<u64> = told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     assert!(matches!(numbers[..], [0, _, bytes, files, 6] if bytes > 3 << 20 && files == 2561), "{told}");
     // Held to the line, also while a program writes; and what is replaced makes room.
-    assert_completed(&in_session(&service, &id, "shell", "head -c 4000000 /dev/zero > big"));
+    assert_completed(&in_session(&service, &id, "shell", "head -c 5000000 /dev/zero > big"));
     service.request("PUT", &url(&id, "more"), &[], &three).assert_error(507, "Executor.InsufficientStorage");
     assert_eq!(service.request("PUT", &url(&id, "d/e"), &[], &three).status, 204);
 }

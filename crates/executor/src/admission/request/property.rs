@@ -33,6 +33,7 @@ type Object = BTreeMap<String, Box<RawValue>>;
 pub fn ceilings() -> Ceilings {
     Ceilings {
         code_bytes: 1000,
+        file_size_mb: 1,
         default_timeout: Duration::from_secs(300),
         max_timeout: Duration::from_secs(3600),
         limits: RequestedLimits { memory_mb: 512, cpu_cores: 1.0, processes: 128, output_bytes: 1000, disk_mb: 1024 },
