@@ -40,7 +40,9 @@ fn sessions_are_listed_with_what_they_hold() {
     assert!(later[0]["last_used_at"].as_str() > all[0]["last_used_at"].as_str());
     assert_eq!(later[1]["last_used_at"], all[1]["last_used_at"]);
     assert_eq!(later[0]["created_at"], all[0]["created_at"]);
-    service.get("/sessions?limit=0").assert_error(400, "Executor.ValidationError");
+    for wrong in ["/sessions?limit=0", "/sessions?foo=1", "/sessions?limit=1&limit=2", "/sessions/a/files?path=x"] {
+        service.get(wrong).assert_error(400, "Executor.ValidationError");
+    }
 }
 
 #[test]

@@ -267,9 +267,99 @@ fn an_upload_appears_whole_or_not_at_all() {
     assert_eq!(service.get(&url(&session, "new")).text(), "whole");
 }
 
+/// A head of an upload that does not say how long it is, and a MiB of it.
+fn chunked(service: &Service, path: &str) -> (String, Vec<u8>) {
+    let address = service.address();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: {address}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    (head, [b"100000\r\n", vec![b'x'; 1 << 20].as_slice(), b"\r\n"].concat())
+}
+
+#[test]
+fn a_file_is_no_larger_than_files_may_be_however_it_comes() {
+    let service = Service::with(&[("MAX_FILE_SIZE_MB", "2")]);
+    let (session, most) = (unique("size"), vec![b'x'; 2 << 20]);
+    let refused = |response: &conformance::Response| {
+        response.assert_error(413, "Executor.PayloadTooLarge");
+        assert!(response.text().contains("MAX_FILE_SIZE_MB"), "{}", response.text());
+    };
+    // Said beforehand: refused without waiting for it. Not said: as soon as it is too much.
+    let head = service.request_bytes("PUT", &url(&session, "f"), &[("Content-Length", "2097153")], b"");
+    refused(&service.raw(&head).expect("a response"));
+    let (head, chunk) = chunked(&service, &url(&session, "f"));
+    let mut stream = service.connect();
+    stream.write_all(head.as_bytes()).expect("a head");
+    for _ in 0..3 {
+        stream.write_all(&chunk).ok();
+    }
+    refused(&conformance::read_response(&mut stream).expect("a response"));
+    // As base64: the 2 MiB, and a byte more.
+    let bring = |end: &str| {
+        let content = "eHh4".repeat(699_050) + end;
+        json!({"language": "shell", "code": "wc -c < f", "session_id": session, "files": {"f": content}})
+    };
+    let response = service.post(bring("eHh4").to_string());
+    response.assert_error(400, "Executor.ValidationError");
+    assert!(response.text().contains("files.f") && response.text().contains("MAX_FILE_SIZE_MB"), "{}", response.text());
+    // That it is the size.
+    assert_eq!(service.request("PUT", &url(&session, "f"), &[], &most).status, 201);
+    assert_eq!(service.execute(bring("eHg="))["stdout"], "2097152\n");
+}
+
+#[test]
+fn of_an_upload_that_came_to_nothing_no_session_is_left() {
+    let service = Service::with(&[("MAX_DISK_MB", "4"), ("MAX_FILE_SIZE_MB", "2")]);
+    let sessions = || service.get("/sessions").json()["sessions"].as_array().map_or(9, Vec::len);
+    let said = |path: &str, length: &str| {
+        service.raw(&service.request_bytes("PUT", path, &[("Content-Length", length)], b"")).expect("a response").status
+    };
+    assert_eq!(said(&url("large", "f"), "3000000"), 413);
+    for (session, chunks, status) in [("chunks", 3, 413), ("room", 6, 507)] {
+        let service = match session {
+            "room" => &service.beside(&[("MAX_DISK_MB", "4")]),
+            _ => &service,
+        };
+        let (head, chunk) = chunked(service, &url(session, "f"));
+        let mut stream = service.connect();
+        stream.write_all(head.as_bytes()).expect("a head");
+        for _ in 0..chunks {
+            stream.write_all(&chunk).ok();
+        }
+        assert_eq!(conformance::read_response(&mut stream).expect("a response").status, status);
+        assert_eq!(service.get("/sessions").json(), json!({"sessions": []}), "{session}");
+    }
+    // Folders were made on the way.
+    let tag = [("If-Match", "\"tag\"")];
+    assert_eq!(service.request("PUT", &url("condition", "a/b/f"), &tag, b"x").status, 412);
+    assert_eq!(sessions(), 0);
+    // A client that goes away in the middle.
+    let half = service.request_bytes("PUT", &url("half", "f"), &[("Content-Length", "1000")], b"");
+    let mut stream = service.connect();
+    stream.write_all(&[half.as_slice(), b"half"].concat()).expect("half of a body");
+    conformance::wait_until("the session is there", 5, || sessions() == 1);
+    drop(stream);
+    conformance::wait_until("the session is gone", 5, || sessions() == 0);
+    let left = std::fs::read_dir(service.path("workspaces")).expect("a folder").flatten();
+    assert_eq!(left.filter(|entry| !entry.file_name().to_string_lossy().starts_with(".run-")).count(), 0);
+    // One in which somebody was stays, with what there is in it; one of which something came as well.
+    let mut stream = service.connect();
+    stream
+        .write_all(
+            &[service.request_bytes("PUT", &url("used", "f"), &[("Content-Length", "9")], b""), b"half".to_vec()]
+                .concat(),
+        )
+        .expect("half of a body");
+    conformance::wait_until("the session is there", 5, || sessions() == 1);
+    shell(&service, "used", "true");
+    drop(stream);
+    assert_eq!(service.request("PUT", &url("kept", "f"), &[], b"x").status, 201);
+    assert_eq!(service.request("PUT", &url("kept", "f"), &tag, b"x").status, 412);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(sessions(), 2);
+}
+
 /// How much of a gibibyte passes in each direction while the service holds little.
 fn large(bytes: u64) {
-    let service = Service::with(&[("MAX_DISK_MB", "2048")]);
+    let service = Service::with(&[("MAX_DISK_MB", "2048"), ("MAX_FILE_SIZE_MB", "1024")]);
     let session = unique("large");
     let mut stream = service.connect();
     let head = service.request_bytes("PUT", &url(&session, "large"), &[("Content-Length", &bytes.to_string())], b"");
