@@ -1,10 +1,11 @@
 """Makes packages for tests from a description on standard input, without anything that is not in the standard library.
 
     {"folder": …, "name": …, "version": …, "files": {path: text}, "requires": […], "scripts": {name: "module:function"},
-     "raw": {path: text}, "backend": text}
+     "raw": {path: text}, "zeros": {path: bytes}, "many": files, "times": number, "backend": text}
 
 A wheel, or with `backend` a source archive that builds itself with this text as its PEP 517 backend. `raw` names are written
-into the wheel as they are, also where no honest tool would.
+into the wheel as they are, also where no honest tool would; `zeros` are files of so many zeros, packed, `many` is a number of empty
+files, and `times` how often all that is required is required.
 """
 
 import base64
@@ -25,7 +26,7 @@ os.chmod(folder, 0o755)
 
 def wheel():
     info = f"{name}-{version}.dist-info"
-    requires = "".join(f"Requires-Dist: {one}\n" for one in given.get("requires", []))
+    requires = "".join(f"Requires-Dist: {one}\n" for one in given.get("requires", [])) * given.get("times", 1)
     scripts = "".join(f"{script} = {target}\n" for script, target in given.get("scripts", {}).items())
     files = {
         **given.get("files", {}),
@@ -41,6 +42,14 @@ def wheel():
     with zipfile.ZipFile(os.path.join(folder, f"{name}-{version}-py3-none-any.whl"), "w") as archive:
         for path, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
             archive.writestr(path, text)
+        for path, size in given.get("zeros", {}).items():
+            packed = zipfile.ZipInfo(path)
+            packed.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(packed, "w", force_zip64=True) as file:
+                for _ in range(size >> 20):
+                    file.write(bytes(1 << 20))
+        for number in range(given.get("many", 0)):
+            archive.writestr(f"{name}_files/{number}", "")
 
 
 def source():

@@ -191,6 +191,11 @@ impl Build<'_> {
             let packages = unfinished.packages();
             let Usage { bytes, .. } =
                 takeover::take_over(&workspace.folder, INSTALLED, &packages, line).map_err(refused)?;
+            if let Some(name) = layer::come_by_address(&packages).map_err(failed)? {
+                return Err(Failure::Install(format!(
+                    "A package needs another one by its address, not from the index: {name}"
+                )));
+            }
             let installed = layer::installed_in(&packages).map_err(failed)?;
             let installed_at = timestamp::microseconds(OffsetDateTime::now_utc());
             let record = Record { interpreter: identity, installed, installed_at, bytes };

@@ -178,6 +178,21 @@ pub fn installed_in(packages: &Path) -> io::Result<Vec<Installed>> {
     Ok(all)
 }
 
+/// A package that did not come from the index but from an address that another one named, if there is one (PEP 610).
+///
+/// # Errors
+/// As the system said.
+pub fn come_by_address(packages: &Path) -> io::Result<Option<String>> {
+    for entry in std::fs::read_dir(packages)? {
+        let entry = entry?;
+        if entry.path().join("direct_url.json").symlink_metadata().is_ok() {
+            let name = entry.file_name().to_string_lossy().escape_debug().to_string();
+            return Ok(Some(name.trim_end_matches(".dist-info").to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// Name and version, from the head of a description (PEP 566). They are the package's own words: whatever is no word of that kind is
 /// left out.
 fn described(mut description: impl io::Read) -> Option<Installed> {

@@ -202,11 +202,12 @@ impl Executor {
         let _waiting = kept.enter()?;
         let entered = self.workspaces.enter(&sync.session_id, Doing::Transfer).await;
         let (_, stay) = entered.map_err(|error| Failure::Internal(format!("the session's workspace: {error}")))?;
-        tokio::select! {
+        let done = tokio::select! {
             done = self.sync_in(kept, &stay, sync) => done,
             () = stay.ended() => Err(Failure::Removed),
             () = self.stop.cancelled() => Err(Failure::Stopping),
-        }
+        };
+        done.inspect_err(|_| self.end_unused_session(&stay))
     }
 
     async fn sync_in(self: &Arc<Self>, kept: &Kept, _stay: &Stay, sync: Sync) -> Result<Option<Arc<Layer>>, Failure> {

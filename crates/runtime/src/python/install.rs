@@ -2,7 +2,7 @@
 //!
 //! The interpreter runs isolated (`-I`): neither variables, nor the folder it stands in, nor a user's own packages have a say. What
 //! pip is to know comes as variables of that one process, where nobody else sees them, and no configuration file is read. Unless
-//! packages may be built from source, nothing of what is installed runs.
+//! packages may be built from source, nothing of what is installed runs: pip is asked for that, and kept from it (`wheels_only.py`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,6 +11,9 @@ use sandbox::channel;
 use sandbox::running::{Layout, Program};
 
 use crate::Interpreter;
+
+/// pip, kept from starting anything.
+const WHEELS_ONLY: &str = include_str!("wheels_only.py");
 
 /// Where pip puts what it installs, in the workspace.
 pub const INSTALLED: &str = "packages";
@@ -53,12 +56,16 @@ impl Interpreter {
     /// When the files in memory can't be made.
     pub fn install(&self, installation: &Installation<'_>, layout: &Layout) -> io::Result<Program> {
         let target = format!("{}/{INSTALLED}", layout.workspace);
-        let mut words = vec!["pip", "install", "--target", &target, "--no-compile", "--no-warn-script-location"];
-        let form: &[&str] = if installation.source_builds { &["--prefer-binary"] } else { &["--only-binary", ":all:"] };
+        let (start, form): (_, &[&str]) = match installation.source_builds {
+            true => (["-m", "pip"], &["--prefer-binary"]),
+            false => (["-c", WHEELS_ONLY], &["--only-binary", ":all:"]),
+        };
+        let mut words = start.to_vec();
+        words.extend(["install", "--target", &target, "--no-compile", "--no-warn-script-location"]);
         words.extend(form);
         words.push("--");
         words.extend(installation.specifiers.iter().map(String::as_str));
-        let mut program = self.module(&words, layout)?;
+        let mut program = self.isolated(&words, layout)?;
         let mut set = |name: &str, value: &str| program.env.push((name.to_owned(), value.to_owned()));
         for (name, value) in installation.variables {
             set(name, value);
@@ -99,14 +106,14 @@ impl Interpreter {
     pub fn compile(&self, layout: &Layout, jobs: usize) -> io::Result<Program> {
         let (folder, jobs) = (format!("{}/{INSTALLED}", layout.workspace), jobs.to_string());
         let mode = ["--invalidation-mode", "unchecked-hash"];
-        let words = ["compileall", "-q", "-f", "-j", &jobs, mode[0], mode[1], "-d", "/packages", &folder];
-        self.module(&words, layout)
+        let words = ["-m", "compileall", "-q", "-f", "-j", &jobs, mode[0], mode[1], "-d", "/packages", &folder];
+        self.isolated(&words, layout)
     }
 
-    /// A module of the interpreter's own, as a program.
-    fn module(&self, words: &[&str], layout: &Layout) -> io::Result<Program> {
+    /// The interpreter with these words, and with nothing but its own modules.
+    fn isolated(&self, words: &[&str], layout: &Layout) -> io::Result<Program> {
         let interpreter = self.path.to_string_lossy();
-        let argv = [&*interpreter, "-I", "-u", "-m"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        let argv = [&*interpreter, "-I", "-u"].iter().chain(words).map(|word| (*word).to_owned()).collect();
         let mut program = self.program(argv, layout, OwnedFd::from(std::fs::File::open("/dev/null")?));
         // What comes in the sandbox's folder of packages is to be read by pip, not to be run.
         program.env.retain(|(name, _)| !["PATH", "PYTHONPATH", "TMPDIR"].contains(&name.as_str()));

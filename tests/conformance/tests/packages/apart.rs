@@ -5,7 +5,7 @@ use conformance::assert_completed;
 use serde_json::json;
 
 /// A backend that builds a wheel of itself, after `then` was run by pip, in the installer's sandbox.
-fn backend(name: &str, then: &str) -> String {
+pub fn backend(name: &str, then: &str) -> String {
     format!(
         r#"
 import os, socket, urllib.request, zipfile

@@ -5,6 +5,7 @@
 
 mod apart;
 mod bounds;
+mod hostile;
 mod index;
 mod real;
 mod refused;
