@@ -238,6 +238,12 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
             "Listening beyond this machine without EXECUTOR_API_TOKEN: whoever reaches the port can run code"
         );
     }
+    if config.allow_source_builds && config.api_token.is_none() {
+        tracing::warn!(
+            "ALLOW_SOURCE_BUILDS without EXECUTOR_API_TOKEN: packages that are built have the host's network, so they reach this \
+             service and with it every session"
+        );
+    }
     let listener = http::server::listen((config.host, config.port).into()).with_context(|| {
         format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
     })?;

@@ -243,7 +243,7 @@ pub async fn upload(State(service): State<Arc<Service>>, request: Request) -> Re
         unused.0 = if_not_placed;
     }
     let (placed, tag) = placed?;
-    promise.kept(1 + placed.folders, placed.is_new);
+    promise.kept(placed.added, placed.is_new);
     let status = if placed.is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     let mut response = status.into_response();
     insert(response.headers_mut(), header::ETAG, &tag);

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::path::RelativePath;
 use super::staged::{Condition, Unplaced};
+use super::usage::Usage;
 use super::walk::{Folder, Met, Patience, Visitor, walk};
 use super::{Workspaces, beneath};
 use crate::admission::fields::Violation;
@@ -42,8 +43,8 @@ pub struct Written {
     pub violations: Vec<Violation>,
     /// None took the place of another.
     pub all_new: bool,
-    /// Folders that were made for them.
-    pub folders: u64,
+    /// They, and folders that were made for them.
+    pub added: Usage,
 }
 
 /// Writes them into the workspace.
@@ -51,14 +52,14 @@ pub struct Written {
 /// # Errors
 /// As the system said.
 pub fn write(workspaces: &Workspaces, site: &Site, files: &Files) -> std::io::Result<Written> {
-    let (mut violations, mut all_new, mut folders) = (Vec::new(), true, 0);
+    let (mut violations, mut all_new, mut added) = (Vec::new(), true, Usage::default());
     for (path, content) in files {
         let mut staged = workspaces.stage(site.identity)?;
         staged.file.write_all(content)?;
         let problem = match staged.place(&site.folder, path, &Condition::None) {
             Ok(placed) => {
                 all_new &= placed.is_new;
-                folders += placed.folders;
+                added = added.and(placed.added);
                 continue;
             }
             Err(Unplaced::System(error)) => return Err(error),
@@ -66,7 +67,7 @@ pub fn write(workspaces: &Workspaces, site: &Site, files: &Files) -> std::io::Re
         };
         violations.push(violation(path, problem));
     }
-    Ok(Written { violations, all_new, folders })
+    Ok(Written { violations, all_new, added })
 }
 
 fn violation(path: &RelativePath, problem: String) -> Violation {

@@ -139,6 +139,7 @@ impl Workspaces {
                 // Also that of what can't be removed: nobody else gets the uid then.
                 uids.taken(owner);
                 if let (Some(projects), Ok(folder)) = (&self.projects, self.open_folder(entry.file_name().as_os_str()))
+                    && uids.is_for_sessions(owner)
                 {
                     projects.resume(&folder, owner)?;
                 }

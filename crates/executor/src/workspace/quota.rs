@@ -231,14 +231,13 @@ impl<'a> Promise<'a> {
         granted
     }
 
-    /// It is in the workspace now, so many files; all new, or some in the place of others.
-    pub fn kept(self, files: u64, is_new: bool) {
-        let bytes = self.bytes;
+    /// It is in the workspace now, and takes this there; all new, or some in the place of others.
+    pub fn kept(self, added: Usage, is_new: bool) {
         self.stay.with(|known| {
             // What it took the place of may have had other names: that is counted when somebody asks.
             known.usage = known.usage.filter(|_| is_new);
             if let Some(usage) = &mut known.usage {
-                *usage = Usage { bytes: usage.bytes + bytes, files: usage.files + files };
+                *usage = usage.and(added);
             }
         });
     }

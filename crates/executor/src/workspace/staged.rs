@@ -14,6 +14,7 @@ use sandbox::policy::Identity;
 use super::beneath;
 use super::path::RelativePath;
 use super::projects::Projects;
+use super::usage::Usage;
 use super::{Workspaces, random};
 
 /// Modes of what callers bring in: nobody but the session's user gets to the workspace.
@@ -58,8 +59,8 @@ pub enum Condition {
 pub struct Placed {
     /// Nothing was there; otherwise it took the place of a file.
     pub is_new: bool,
-    /// Folders that were made on the way.
-    pub folders: u64,
+    /// It, and folders that were made on the way.
+    pub added: Usage,
 }
 
 /// Why a file could not be placed or removed.
@@ -140,7 +141,7 @@ impl Staged {
         condition: &Condition,
     ) -> Result<Placed, Unplaced> {
         let (folder, name) = path.split();
-        let (folder, folders) = self.stage.folder(workspace, folder)?;
+        let (folder, mut added) = self.stage.folder(workspace, folder)?;
         let placing = Arc::clone(&self.stage.placing);
         // Of two who ask for the same condition one is first.
         let _placing = placing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,12 +160,13 @@ impl Staged {
         let flags = if matches!(condition, Condition::Absent) { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
         let Some(staged) = &self.name else { return Err(Unplaced::Condition) };
         self.stage.adopt(&self.file, &folder, false)?;
+        added.add(&rustix::fs::fstat(&self.file)?);
         match rustix::fs::renameat_with(&self.stage.root, staged, &folder, name, flags) {
             Err(Errno::EXIST) => return Err(Unplaced::Condition),
             moved => moved?,
         }
         self.name = None;
-        Ok(Placed { is_new: there.is_none(), folders })
+        Ok(Placed { is_new: there.is_none(), added })
     }
 }
 
@@ -199,22 +201,25 @@ impl Stage {
         }
     }
 
-    /// The folder at this path, opened; made where it is not there, and how many were.
-    fn folder(&self, workspace: &OwnedFd, path: &[u8]) -> Result<(OwnedFd, u64), Unplaced> {
+    /// The folder at this path, opened; made where it is not there, and what those that were made take.
+    fn folder(&self, workspace: &OwnedFd, path: &[u8]) -> Result<(OwnedFd, Usage), Unplaced> {
         match beneath::open(workspace, path, beneath::FOLDER) {
             Err(Errno::NOENT) => {}
-            opened => return Ok((opened?, 0)),
+            opened => return Ok((opened?, Usage::default())),
         }
-        let mut made = 0;
+        let mut made = Usage::default();
         let mut here = beneath::open(workspace, b"", beneath::FOLDER)?;
         for part in path.split(|byte| *byte == b'/') {
             let mut opened = beneath::open(&here, part, beneath::FOLDER);
-            if matches!(opened, Err(Errno::NOENT)) {
+            let is_new = matches!(opened, Err(Errno::NOENT));
+            if is_new {
                 self.make(&here, part)?;
-                made += 1;
                 opened = beneath::open(&here, part, beneath::FOLDER);
             }
             here = opened?;
+            if is_new {
+                made.add(&rustix::fs::fstat(&here)?);
+            }
         }
         Ok((here, made))
     }

@@ -177,7 +177,7 @@ async fn bring(
     request: &ExecuteRequest,
     line: Usage,
 ) -> Result<(), Unready> {
-    let Usage { bytes, files } = brought(request);
+    let Usage { bytes, .. } = brought(request);
     let no_room = || Unready::NoRoom(request.limits.disk_mb);
     if bytes > line.bytes {
         return Err(no_room());
@@ -190,9 +190,9 @@ async fn bring(
     let (workspaces, content) = (Arc::clone(workspaces), Arc::clone(&request.files));
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     let written = offload(size, move || inline::write(&workspaces, &site, &content)).await?;
-    let Written { violations, all_new, folders } = written;
+    let Written { violations, all_new, added } = written;
     if let Some(promise) = promise {
-        promise.kept(files + folders, all_new && violations.is_empty());
+        promise.kept(added, all_new && violations.is_empty());
     }
     if violations.is_empty() { Ok(()) } else { Err(Unready::Files(violations)) }
 }

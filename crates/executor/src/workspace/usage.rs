@@ -34,12 +34,18 @@ impl Usage {
         Self { bytes: self.bytes.max(other.bytes), files: self.files.max(other.files) }
     }
 
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), files: self.files.saturating_add(other.files) }
+    }
+
     /// What is left of it beside that.
     pub fn less(self, other: Self) -> Self {
         Self { bytes: self.bytes.saturating_sub(other.bytes), files: self.files.saturating_sub(other.files) }
     }
 
-    fn add(&mut self, state: &Stat) {
+    /// With this file or folder as well.
+    pub fn add(&mut self, state: &Stat) {
         self.bytes = self.bytes.saturating_add(bytes_on_disk(state));
         self.files += 1;
     }
@@ -76,7 +82,7 @@ impl Meter {
             return named;
         }
         let nameless = nameless(&self.folder);
-        Usage { bytes: named.bytes + nameless.bytes, files: named.files + nameless.files }
+        named.and(nameless)
     }
 
     /// Whether reading it costs nothing.

@@ -5,6 +5,23 @@ use conformance::{Service, assert_completed};
 use serde_json::json;
 
 #[test]
+fn a_module_that_comes_along_goes_before_the_librarys_warm_as_cold() {
+    let service = Service::start();
+    // Some are imported ahead, one is a package, one is none of them.
+    for file in ["random.py", "json.py", "datetime/__init__.py", "wave.py"] {
+        let module = file.split(['.', '/']).next().unwrap_or_default();
+        for environment in [json!({}), json!({"PYTHONSTARTUP": ""})] {
+            let code = format!("import {module}; print({module}.__file__, {module}.own)");
+            let files = json!({file: "b3duID0gMQo="});
+            let request = json!({"language": "python", "code": code, "files": files, "env_vars": environment});
+            assert_eq!(service.execute(request)["stdout"], format!("/workspace/{file} 1\n"), "{file} {environment}");
+        }
+    }
+    let request = json!({"language": "python", "code": "import random; print(random.__file__)"});
+    assert!(service.execute(request)["stdout"].as_str().is_some_and(|path| path.contains("/lib")));
+}
+
+#[test]
 fn files_come_with_a_request_and_go_with_its_answer() {
     let service = Service::start();
     let code = "import os\ntext = open('in/data.csv').read()\nos.mkdir('plots')\nopen('plots/a.png', 'wb').write(b'\\x89PNG')\nopen('plots/b.txt', 'w').write(text * 2)\nopen('other', 'w')";

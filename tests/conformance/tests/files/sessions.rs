@@ -46,6 +46,25 @@ fn sessions_are_listed_with_what_they_hold() {
 }
 
 #[test]
+fn a_restart_changes_nothing_of_what_is_listed() {
+    let service = Service::with(&[]);
+    shell(&service, "a", "head -c 100000 /dev/zero > file; mkdir folder; echo x > folder/x");
+    assert_eq!(service.request("PUT", &url("b", "c/d"), &[], &[b'x'; 50_000]).status, 201);
+    wait_until("nothing runs", 5, || sessions(&service)[0]["running"] == 0);
+    let before = sessions(&service);
+    assert_eq!((&before[0]["file_count"], &before[1]["file_count"]), (&json!(3), &json!(2)));
+    let service = Service::at(service.killed(), &[]);
+    assert_eq!(sessions(&service), before);
+    let service = Service::at(service.stopped(), &[]);
+    assert_eq!(sessions(&service), before);
+    // What is there counts from the first upload on.
+    let service = Service::at(service.stopped(), &[("MAX_DISK_MB", "1")]);
+    let put = |bytes: usize| service.request("PUT", &url("a", "more"), &[], &vec![b'x'; bytes]);
+    put(990_000).assert_error(507, "Executor.InsufficientStorage");
+    assert_eq!(put(500_000).status, 201);
+}
+
+#[test]
 fn a_removed_session_is_gone_whatever_it_held() {
     let service = Service::with(&[]);
     let folder = service.path("workspaces");

@@ -71,6 +71,31 @@ fn more_than_there_is_room_for_is_not_installed() {
 }
 
 #[test]
+fn a_full_disk_of_the_state_leaves_what_there_was() {
+    if !conformance::is_root("a_full_disk_of_the_state_leaves_what_there_was") {
+        return;
+    }
+    let index = Index::new();
+    index.add_module("one", "1.0");
+    index.add(json!({"name": "large", "version": "1.0", "zeros": {"large.bin": 30 << 20}}));
+    let home = Home::new();
+    let state = home.path("state");
+    std::fs::create_dir_all(&state).expect("a folder");
+    let script = format!("set -e\nmount -t tmpfs -o size=24m none {}\nexec \"$@\"", state.display());
+    let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh"];
+    let url = index.url();
+    let service = Service::started_by(&outer, home, &[("ALLOWED_INDEX_URLS", &url)]);
+    assert_eq!(sync(&service, "s", &["one==1.0"], "replace"), ["one 1.0"]);
+    let refused = post(&service, &body("s", &["large==1.0"], "merge"));
+    refused.assert_error(507, "Executor.InsufficientStorage");
+    assert_eq!(version(&service, "s", "one"), "1.0");
+    let seen = std::path::PathBuf::from(format!("/proc/{}/root{}", service.pid(), state.display()));
+    assert_eq!(layers(&seen).len(), 1, "{:?}", layers(&seen));
+    index.add_module("two", "1.0");
+    assert_eq!(sync(&service, "s", &["two==1.0"], "merge"), ["one 1.0", "two 1.0"]);
+}
+
+#[test]
 fn of_an_installation_that_was_killed_nothing_is_used_or_left() {
     let index = Index::with("", 3.0);
     index.add_module("one", "1.0");
