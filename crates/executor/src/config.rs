@@ -118,7 +118,7 @@ settings! {
         /// What its workspace may hold, that of its session with all that is in it, in MiB; and a file for each 4 KiB of that.
         /// Uploads count.
         MAX_DISK_MB => max_disk_mb: u64 = "1024", rule::whole(1..=16_777_216), "MB";
-        /// Size of one file that it writes, in MiB.
+        /// Size of one file that it writes, or that is brought into its workspace, in MiB.
         MAX_FILE_SIZE_MB => max_file_size_mb: u64 = "100", rule::whole(1..=16_777_216), "MB";
         /// Bytes kept of each of stdout and stderr; the rest is counted and dropped.
         MAX_OUTPUT_BYTES => max_output_bytes: u64 = "10485760", rule::whole(1..=1_073_741_824), "BYTES";
