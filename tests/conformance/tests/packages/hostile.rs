@@ -95,7 +95,7 @@ fn endless(head: &'static str, piece: usize, pause: Duration) -> String {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                stream.read(&mut [0; 4096]).ok();
+                let _whatever = stream.read(&mut [0; 4096]);
                 let text = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{head}");
                 let mut sent = stream.write_all(text.as_bytes());
                 while sent.is_ok() {
