@@ -128,21 +128,26 @@ impl Workspaces {
 
     /// Removes what an ended service left, and learns whose the rest is; how many of the former there were.
     fn take_stock(&self) -> io::Result<usize> {
-        let (left_over, mut removed) = (self.private_prefix(), 0);
+        let (left_over, mut removed, mut rest) = (self.private_prefix(), 0, Vec::new());
         for entry in std::fs::read_dir(&self.path)?.flatten() {
             let owner = entry.metadata().ok().map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
             let is_left_over = entry.file_name().to_string_lossy().starts_with(&left_over);
             if is_left_over && remove::tree(&entry.path()).is_ok() {
                 removed += 1;
                 owner.inspect(|owner| self.end_project(*owner));
-            } else if let (Some(uids), Some(owner)) = (&self.uids, owner) {
-                // Also that of what can't be removed: nobody else gets the uid then.
-                uids.taken(owner);
-                if let (Some(projects), Ok(folder)) = (&self.projects, self.open_folder(entry.file_name().as_os_str()))
-                    && uids.is_for_sessions(owner)
-                {
-                    projects.resume(&folder, owner)?;
-                }
+            } else {
+                rest.push((entry.file_name(), owner));
+            }
+        }
+        // Afterwards: what was on its way into a session was its user's as well.
+        for (name, owner) in rest {
+            let (Some(uids), Some(owner)) = (&self.uids, owner) else { continue };
+            // Also that of what can't be removed: nobody else gets the uid then.
+            uids.taken(owner);
+            if let (Some(projects), true) = (&self.projects, uids.is_for_sessions(owner))
+                && let Ok(folder) = self.open_folder(name.as_os_str())
+            {
+                projects.resume(&folder, owner)?;
             }
         }
         Ok(removed)

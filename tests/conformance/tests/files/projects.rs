@@ -117,6 +117,15 @@ fn the_line_is_that_of_the_present_start() {
     assert_completed(&in_session(&service, &id, "shell", "head -c 9000000 /dev/zero > f"));
     let service = Service::at(service.stopped(), &[("MAX_DISK_MB", "30")]);
     assert_completed(&in_session(&service, &id, "shell", "head -c 15000000 /dev/zero > g"));
+    // Of the killed one a file is left that was on its way into the session.
+    let head = service.request_bytes("PUT", &url(&id, "half"), &[("Content-Length", "1000")], b"half");
+    let mut stream = service.connect();
+    std::io::Write::write_all(&mut stream, &head).expect("half of an upload");
+    let staged = || {
+        let entries = std::fs::read_dir(service.path("workspaces")).expect("a folder").flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().contains("put-")).count()
+    };
+    conformance::wait_until("it is on its way", 5, || staged() == 1);
     let service = Service::at(service.killed(), &[("MAX_DISK_MB", "4")]);
     assert!(session(&service, &id)["size"].as_u64().is_some_and(|size| size > 24_000_000));
     assert_failed(&in_session(&service, &id, "shell", "echo x > h; head -c 100000 /dev/zero > h"), "disk_full");
