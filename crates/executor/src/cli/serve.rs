@@ -258,6 +258,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     let version = executor.isolation.version().map(|version| format!(" {version}")).unwrap_or_default();
     let (isolation, reason) = (executor.isolation.name(), &executor.choice.reason);
     tracing::info!("Isolation: {isolation}{version} ({reason})");
+    tracing::info!("Quota of workspaces: {}", executor.workspaces.who_holds());
     // Before anybody can know that it runs: whoever stops it then has it end in order.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;

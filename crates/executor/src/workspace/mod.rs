@@ -50,6 +50,8 @@ pub struct Workspaces {
     instance: String,
     uids: Option<Arc<Uids>>,
     projects: Option<Arc<Projects>>,
+    /// Why there are none.
+    without_projects: Option<String>,
     /// Who is in which session.
     pub sessions: Arc<Sessions>,
     watcher: Option<Arc<Watcher>>,
@@ -101,11 +103,10 @@ impl Workspaces {
         let root = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let root = Arc::new(root);
         let projects = if uids.is_some() { Projects::find(&root, disk_mb) } else { Err(projects::NOT_ROOT.into()) };
-        match &projects {
-            Ok(_) => tracing::info!("Quota of workspaces: the file system's, a project each"),
-            Err(why) => tracing::info!("Quota of workspaces: this service counts and stops who writes too much; {why}"),
-        }
-        let projects = projects.ok().map(Arc::new);
+        let (projects, without_projects) = match projects {
+            Ok(projects) => (Some(Arc::new(projects)), None),
+            Err(why) => (None, Some(why)),
+        };
         let marks = if uids.is_none() { Some(expiry::open_marks(&root)?) } else { None };
         let workspaces = Self {
             marks,
@@ -114,6 +115,7 @@ impl Workspaces {
             instance: instance.into(),
             uids,
             projects,
+            without_projects,
             sessions: Arc::default(),
             watcher: Watcher::new(),
             placing: Arc::default(),
@@ -151,6 +153,14 @@ impl Workspaces {
             }
         }
         Ok(removed)
+    }
+
+    /// Who holds workspaces to what they may hold, in words.
+    pub fn who_holds(&self) -> String {
+        match &self.without_projects {
+            None => "the file system's, a project each".into(),
+            Some(why) => format!("this service counts and stops who writes too much; {why}"),
+        }
     }
 
     /// Whether the file system itself holds workspaces to what they may hold.
