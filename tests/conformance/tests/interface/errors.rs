@@ -73,6 +73,7 @@ fn every_answer_is_as_the_document_says() {
         ("EXECUTOR_API_TOKEN", "canary-token"),
         ("MAX_BODY_BYTES", "3000000"),
         ("MAX_DISK_MB", "1"),
+        ("MAX_FILE_SIZE_MB", "2"),
         ("MAX_CONCURRENT_EXECUTIONS", "1"),
         ("MAX_QUEUED_EXECUTIONS", "1"),
     ]);
@@ -171,6 +172,7 @@ fn files(judged: &Judged<'_>) {
     judged.ask("upload", 409, "/sessions/files/files/folder", &[], b"");
     judged.ask("upload", 412, file, &[("If-None-Match", "*")], b"");
     judged.ask("upload", 415, file, &[("Content-Encoding", "gzip")], b"");
+    judged.ask("upload", 413, "/sessions/files/files/large", &[], &vec![0; 2_100_000]);
     judged.ask("upload", 507, "/sessions/files/files/large", &[], &vec![0; 2_000_000]);
     judged.execute(
         200,

@@ -148,6 +148,7 @@ fn problems(operation_id: &str) -> Vec<Problem> {
             invalid("path", "must not have a part '..'"),
             P::FileNotFound,
             P::RequestTimeout,
+            P::FileTooLarge(100),
             P::FilesConflict("a folder is in its place"),
             P::PreconditionFailed,
             P::UnsupportedMediaType,

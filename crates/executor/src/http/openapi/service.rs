@@ -138,6 +138,8 @@ pub struct Enforcement {
     processes: String,
     /// Processors.
     cpu: String,
+    /// Who holds workspaces to what they may hold: `project quota` is the file system, `watched by the service` this service.
+    disk: String,
     /// Version of Landlock that the kernel has; 0: none.
     landlock_abi: i64,
 }
