@@ -11,8 +11,9 @@ mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
 #[cfg(target_os = "linux")]
-mod refused;
 pub mod project;
+#[cfg(target_os = "linux")]
+mod refused;
 pub mod spawn;
 
 use std::ffi::CString;
