@@ -244,6 +244,9 @@ impl Executor {
             }
         };
         if let Some(visit) = visit {
+            if !visit.was_alone() {
+                remains.was_not_alone();
+            }
             visit.leave(request.language, remains.take_walls());
         }
         if let Ok(mut last) = self.last_sandbox.lock() {

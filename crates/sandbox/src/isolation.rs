@@ -139,6 +139,15 @@ impl Remains {
             Self::Seatbelt(_) => None,
         }
     }
+
+    /// To be told when a descriptor of it may be in the hands of somebody who is still alive: its cgroup is nobody else's then.
+    pub fn was_not_alone(&mut self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Standing(remains) => remains.was_not_alone(),
+            Self::Seatbelt(_) => {}
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

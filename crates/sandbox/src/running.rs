@@ -72,6 +72,12 @@ impl Remains {
         self.walls.take()
     }
 
+    /// To be told when a descriptor of it may be in the hands of somebody who is still alive. A TCP or UDP socket is charged to the
+    /// group that it was made in for as long as it is used, so that group is nobody else's then.
+    pub fn was_not_alone(&mut self) {
+        self.cgroup.iter_mut().for_each(Cgroup::occupy);
+    }
+
     /// Takes it apart and waits until that is done.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ const KEPT: Duration = Duration::from_secs(60);
 pub struct Sessions {
     most: usize,
     most_stands: usize,
+    numbers: AtomicU64,
     kept: Mutex<HashMap<String, Kept>>,
     /// Sessions in which an execution has just ended that was not the first.
     going_on: mpsc::Sender<(String, Language)>,
@@ -29,7 +31,11 @@ pub struct Sessions {
 
 #[derive(Default)]
 struct Kept {
+    /// Tells it from one of the same name that was forgotten.
+    number: u64,
     running: usize,
+    /// Whether executions have been in it at once since nobody was.
+    shared: bool,
     runs: usize,
     walls: Option<Arc<Walls>>,
     stand: Option<Made>,
@@ -47,24 +53,26 @@ impl Sessions {
     /// With room for so many sessions and so many stands; the other end tells where one is wanted.
     pub fn new(most: usize, most_stands: usize) -> (Self, mpsc::Receiver<(String, Language)>) {
         let (going_on, wanted) = mpsc::channel(64);
-        (Self { most, most_stands, kept: Mutex::default(), going_on }, wanted)
+        (Self { most, most_stands, numbers: AtomicU64::default(), kept: Mutex::default(), going_on }, wanted)
     }
 
     /// An execution of this session begins.
     pub fn enter(&self, session_id: &str) -> Visit<'_> {
         let mut kept = self.lock();
         forget_some(&mut kept, self.most);
-        let session = kept.entry(session_id.to_owned()).or_default();
+        let new = || Kept { number: self.numbers.fetch_add(1, Ordering::Relaxed), ..Kept::default() };
+        let session = kept.entry(session_id.to_owned()).or_insert_with(new);
         session.running += 1;
         session.runs += 1;
         let is_alone = session.running == 1;
+        session.shared = !is_alone;
         let (walls, stand) = if is_alone { (session.walls.take(), session.stand.take()) } else { (None, None) };
         let promise = (is_alone && session.making && session.worth_waiting).then(|| {
             let (give, get) = oneshot::channel();
             session.waits = Some(give);
             get
         });
-        Visit { sessions: self, session_id: session_id.to_owned(), walls, stand, promise }
+        Visit { sessions: self, session_id: session_id.to_owned(), number: session.number, walls, stand, promise }
     }
 
     /// Takes the walls to make a stand with that will be given to [`Self::put`]; `None` where it is not wanted any more.
@@ -126,6 +134,7 @@ fn forget_some(kept: &mut HashMap<String, Kept>, most: usize) {
 pub struct Visit<'a> {
     sessions: &'a Sessions,
     session_id: String,
+    number: u64,
     /// What the last left, if this execution is alone.
     pub walls: Option<Arc<Walls>>,
     stand: Option<Made>,
@@ -153,11 +162,16 @@ impl Visit<'_> {
         same.then_some(stand)
     }
 
+    /// Whether no other was in the session while this one was. Those that were at once may have handed each other descriptors.
+    pub fn was_alone(&self) -> bool {
+        self.of(&mut self.sessions.lock()).is_some_and(|session| !session.shared)
+    }
+
     /// Ends it. `walls` are what it leaves, when nothing of it is alive.
     pub fn leave(self, language: Language, walls: Option<Arc<Walls>>) {
         let runs = {
             let mut kept = self.sessions.lock();
-            let Some(session) = kept.get_mut(&self.session_id) else { return };
+            let Some(session) = self.of(&mut kept) else { return };
             if session.running == 1 {
                 session.walls = walls;
             }
@@ -167,12 +181,16 @@ impl Visit<'_> {
             self.sessions.going_on.try_send((self.session_id.clone(), language)).ok();
         }
     }
+
+    /// What is kept for its session, if that was not given up since, and begun anew.
+    fn of<'a>(&self, kept: &'a mut HashMap<String, Kept>) -> Option<&'a mut Kept> {
+        kept.get_mut(&self.session_id).filter(|session| session.number == self.number)
+    }
 }
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        if let Some(session) = self.sessions.lock().get_mut(&self.session_id) {
-            // What was kept may have been given up meanwhile, and begun anew.
+        if let Some(session) = self.of(&mut self.sessions.lock()) {
             session.running = session.running.saturating_sub(1);
             session.left = Some(Instant::now());
         }

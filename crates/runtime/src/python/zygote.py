@@ -232,7 +232,8 @@ class Mold:
         own_pid, into, door = os.getpid(), self.steps.list, bytearray(self.WORD.size)
         before, after = self.hooks.before, self.hooks.after_in_parent
         while True:
-            os.readv(self.order, [into, door])
+            if os.readv(self.order, [into, door]) != len(into) + len(door):
+                os._exit(1)  # Never by half a list.
             for hook in before:
                 hook()
             result = self.steps.carry_out()

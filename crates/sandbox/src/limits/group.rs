@@ -92,6 +92,11 @@ impl Cgroup {
         self.vacant = true;
     }
 
+    /// To be told when something that is charged to it is in use nevertheless: it is removed then.
+    pub fn occupy(&mut self) {
+        self.vacant = false;
+    }
+
     /// Leaves it to another execution; whether it could be.
     fn keep(&self) -> bool {
         let limits = self.limits.as_ref().filter(|_| self.vacant);

@@ -253,7 +253,7 @@ impl Cgroups {
     /// In version 1 what builds a sandbox is in the instance's own group, and may have been killed a moment ago only:
     /// that is waited for. In version 2 this process itself is in it, and nothing can be removed.
     pub fn close(self) {
-        while let Some(name) = self.shared.spares.take_any() {
+        for name in self.shared.spares.close() {
             let _ = Cgroup::existing(Arc::clone(&self.shared), name).remove();
         }
         if self.shared.version == Version::V2 {

@@ -3,7 +3,8 @@
 //!
 //! A group is kept only if it is as good as new. Everything that was ever in it has ended; it was never short of memory nor held up
 //! for its share of CPU; next to nothing is still charged to it; and its peak can be set back, which version 2 has only since Linux 6.12
-//! and for one open file at a time.
+//! and for one open file at a time. A socket is charged to the group that it was made in whoever uses it: so nothing of the execution may
+//! be in another's hands either ([`Cgroup::occupy`]).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,31 +18,37 @@ const MOST: usize = 32;
 /// What may still be charged to one, bytes: what the kernel gives back later, or somebody else reads as well.
 const LEFT_CHARGED: u64 = 256 * 1024;
 
-/// Those that are kept, with the limits in force in each.
-#[derive(Debug, Default)]
-pub(super) struct Spares(Mutex<Vec<(String, Limits)>>);
+/// Those that are kept, with the limits in force in each; `None` once none is any more.
+#[derive(Debug)]
+pub(super) struct Spares(Mutex<Option<Vec<(String, Limits)>>>);
+
+impl Default for Spares {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
 
 impl Spares {
     /// One with these limits.
     pub(super) fn take(&self, limits: &Limits) -> Option<(String, Limits)> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.as_mut()?;
         let found = kept.iter().position(|(_, in_force)| in_force.same_group(limits))?;
         Some(kept.swap_remove(found))
     }
 
-    /// Any.
-    pub(super) fn take_any(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().map(|(name, _)| name)
+    /// All of them, for good: an execution's group may still be on its way here.
+    pub(super) fn close(&self) -> Vec<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.into_iter().flatten().map(|(name, _)| name).collect()
     }
 
     /// Keeps one; whether there was room.
     pub(super) fn keep(&self, name: &str, limits: &Limits) -> bool {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = kept.len() < MOST;
-        if has_room {
-            kept.push((name.to_owned(), limits.clone()));
-        }
-        has_room
+        let Some(kept) = kept.as_mut().filter(|kept| kept.len() < MOST) else { return false };
+        kept.push((name.to_owned(), limits.clone()));
+        true
     }
 }
 

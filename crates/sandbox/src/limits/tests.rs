@@ -253,8 +253,19 @@ fn a_group_that_was_left_as_new_serves_another_execution_in_v1() {
     assert!(cgroups.create("third", &limits()).expect("a group").name() == "third");
     again.remove().expect("removed");
     assert!(kept("last"));
+    let mut in_use = cgroups.create("in-use", &limits()).expect("the last");
+    assert_eq!(in_use.name(), "last");
+    in_use.vacate();
+    in_use.occupy();
+    drop(in_use);
+    assert!(!is_there(&cgroups, "last"), "a descriptor of it may be in another's hands");
+    assert!(kept("kept"));
+    let late = cgroups.create("late", &limits()).expect("the one that is kept");
     let paths: Vec<_> = cgroups.shared.hierarchies.iter().map(|hierarchy| hierarchy.path.clone()).collect();
+    let shared = Arc::clone(&cgroups.shared);
+    late.remove().expect("removed");
     cgroups.close();
+    assert!(!shared.spares.keep("late", &limits()), "nothing is kept any more");
     assert!(paths.iter().all(|path| !path.exists()));
 }
 

@@ -11,6 +11,7 @@ mod equal;
 mod leaks;
 mod pool;
 mod randomness;
+mod walls;
 
 use conformance::{Service, patience, skipped};
 use serde_json::Value;
