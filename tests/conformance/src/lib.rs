@@ -19,7 +19,7 @@ mod service;
 
 pub use control_plane::ControlPlane;
 pub use http::{Response, read_response};
-pub use service::{Home, Service, binary, output_within, started_by};
+pub use service::{Home, Service, binary, output_within, started_by, with_few_pid_namespaces};
 
 use serde_json::Value;
 use std::time::{Duration, Instant};

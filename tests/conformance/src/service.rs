@@ -72,6 +72,29 @@ impl Home {
     }
 }
 
+/// Python that executes its last arguments in a user namespace with all ids, in which there may be only so many pid namespaces. For
+/// root.
+pub fn with_few_pid_namespaces(most: u32) -> String {
+    format!(
+        "
+import ctypes, os, sys
+libc, pid = ctypes.CDLL(None), os.getpid()
+(made, say_made), (mapped, say_mapped) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.read(made, 1)
+    for name in ('uid_map', 'gid_map'):
+        open(f'/proc/{{pid}}/{{name}}', 'w').write('0 0 4294967295')
+    os.write(say_mapped, b'x')
+    os._exit(0)
+assert libc.unshare(0x10000000 | 0x20000) == 0
+os.write(say_made, b'x')
+os.read(mapped, 1)
+os.wait()
+open('/proc/sys/user/max_pid_namespaces', 'w').write('{most}')
+os.execv(sys.argv[1], sys.argv[1:])"
+    )
+}
+
 /// The same command started by another program, which gets it as its last arguments.
 pub fn started_by(outer: &[&str], inner: &Command) -> Command {
     let mut command = Command::new(outer[0]);

@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use conformance::process::{below, private_workspaces};
-use conformance::{Home, Service, assert_completed, is_root, output_within, started_by};
+use conformance::{Home, Service, assert_completed, is_root, output_within, started_by, with_few_pid_namespaces};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -443,30 +443,13 @@ fn check_modes(service: &Service) {
     }
 }
 
-/// Executes its last arguments in a user namespace with all ids, in which there may be only so many pid namespaces.
-const FEW_NAMESPACES: &str = "
-import ctypes, os, sys
-libc, pid = ctypes.CDLL(None), os.getpid()
-(made, say_made), (mapped, say_mapped) = os.pipe(), os.pipe()
-if os.fork() == 0:
-    os.read(made, 1)
-    for name in ('uid_map', 'gid_map'):
-        open(f'/proc/{pid}/{name}', 'w').write('0 0 4294967295')
-    os.write(say_mapped, b'x')
-    os._exit(0)
-assert libc.unshare(0x10000000 | 0x20000) == 0
-os.write(say_made, b'x')
-os.read(mapped, 1)
-os.wait()
-open('/proc/sys/user/max_pid_namespaces', 'w').write('6')
-os.execv(sys.argv[1], sys.argv[1:])";
-
 #[test]
 fn no_two_sandboxes_share_a_network_also_where_making_one_fails_in_between() {
     if !is_root("no_two_sandboxes_share_a_network_also_where_making_one_fails_in_between") {
         return;
     }
-    let outer = ["/usr/bin/python3", "-I", "-c", FEW_NAMESPACES];
+    let few = with_few_pid_namespaces(6);
+    let outer = ["/usr/bin/python3", "-I", "-c", &few];
     // What stands ready would take namespaces of the few.
     let settings = [("ISOLATION", "native"), ("WARM_PYTHON", "0"), ("WARM_NODE", "0")];
     let service = Service::started_by(&outer, Home::new(), &settings);

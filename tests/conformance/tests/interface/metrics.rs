@@ -4,7 +4,7 @@
 use crate::index::Index;
 use crate::prometheus::Scrape;
 use conformance::control_plane::{Kind, Reply};
-use conformance::{ControlPlane, Home, Service, is_root, wait_until};
+use conformance::{ControlPlane, Home, Service, is_root, wait_until, with_few_pid_namespaces};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -199,22 +199,8 @@ fn a_sandbox_that_can_not_be_made_is_counted_by_its_stage() {
         return;
     }
     // Two pid namespaces are too few for what is asked for at once.
-    let few = "import ctypes, os, sys
-libc, pid = ctypes.CDLL(None), os.getpid()
-(made, say_made), (mapped, say_mapped) = os.pipe(), os.pipe()
-if os.fork() == 0:
-    os.read(made, 1)
-    for name in ('uid_map', 'gid_map'):
-        open(f'/proc/{pid}/{name}', 'w').write('0 0 4294967295')
-    os.write(say_mapped, b'x')
-    os._exit(0)
-assert libc.unshare(0x10000000 | 0x20000) == 0
-os.write(say_made, b'x')
-os.read(mapped, 1)
-os.wait()
-open('/proc/sys/user/max_pid_namespaces', 'w').write('2')
-os.execv(sys.argv[1], sys.argv[1:])";
-    let outer = ["/usr/bin/python3", "-I", "-c", few];
+    let few = with_few_pid_namespaces(2);
+    let outer = ["/usr/bin/python3", "-I", "-c", &few];
     let settings = [("ISOLATION", "native"), ("WARM_PYTHON", "0"), ("WARM_NODE", "0")];
     let service = Service::started_by(&outer, Home::new(), &settings);
     let request = json!({"language": "shell", "code": "sleep 1"}).to_string();
