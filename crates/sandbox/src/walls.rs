@@ -2,7 +2,7 @@
 //!
 //! The next execution of a session, if it is alone in it, may stand where the last one stood: in its network, and, where that left
 //! nothing in its folders in memory, behind its mounts, under its host name and as its user. Nothing of the last is alive then. What
-//! could tell of it is new for each: processes and their `/proc`, System V IPC, the cgroup, the folder for our files
+//! could tell of it is new for each: processes and their `/proc`, System V IPC, the folder for our files
 //! ([`crate::native::mounts::renew`]).
 
 use std::io;

@@ -100,7 +100,9 @@ impl Cgroup {
     /// Leaves it to another execution; whether it could be.
     fn keep(&self) -> bool {
         let limits = self.limits.as_ref().filter(|_| self.vacant);
-        limits.is_some_and(|limits| spare::renew(self, &self.shared) && self.shared.spares.keep(&self.name, limits))
+        limits.is_some_and(|limits| {
+            spare::renew(self, &self.shared, limits) && self.shared.spares.keep(&self.name, limits)
+        })
     }
 
     /// The execution's name.

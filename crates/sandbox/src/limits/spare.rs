@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::group::Cgroup;
 use super::hierarchy::Controller;
-use super::{Shared, Version, file};
+use super::{Shared, Version, cgroup_v1, file};
 use crate::policy::Limits;
 
 /// How many are kept.
@@ -53,7 +53,7 @@ impl Spares {
 }
 
 /// Sets back what an execution that has ended left in its group; whether it is as good as new then.
-pub(super) fn renew(group: &Cgroup, shared: &Shared) -> bool {
+pub(super) fn renew(group: &Cgroup, shared: &Shared, limits: &Limits) -> bool {
     let (Version::V1, Some(memory)) = (shared.version, shared.with(Controller::Memory)) else { return false };
     let read = |controller, name: &str| shared.with(controller)?.read(group.name(), name).ok();
     let is_empty = read(Controller::Pids, "pids.current").is_some_and(|text| text.trim() == "0");
@@ -65,4 +65,9 @@ pub(super) fn renew(group: &Cgroup, shared: &Shared) -> bool {
         && !group.oom_killed()
         && charged.is_some_and(|bytes| bytes <= LEFT_CHARGED)
         && memory.write(group.name(), "memory.max_usage_in_bytes", "0").is_ok()
+        // The share of a period that is used up is granted anew when it is written.
+        && shared.with(Controller::Cpu).is_none_or(|cpu| {
+            let writes = cgroup_v1::plan(limits, &[Controller::Cpu]);
+            writes.iter().all(|write| cpu.carry_out(group.name(), write).is_ok())
+        })
 }
