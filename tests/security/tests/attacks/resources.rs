@@ -245,8 +245,11 @@ struct Held {
 impl Held {
     fn by(column: &Column) -> Held {
         let pids = || [Some(column.pid()), process::launcher(column.pid())].into_iter().flatten();
-        // For each session that goes on its network is kept for a minute.
-        let counted = |all: Vec<String>| all.iter().filter(|name| !name.contains(" net:[")).count();
+        // For each session that goes on its walls are kept for a minute.
+        let of_walls = |name: &&String| {
+            [" net:[", " mnt:[", " uts:[", " user:[", "landlock-ruleset"].iter().any(|kind| name.contains(kind))
+        };
+        let counted = |all: Vec<String>| all.iter().filter(|name| !of_walls(name)).count();
         let descriptors: Option<Vec<usize>> = pids().map(|pid| process::descriptors(pid).map(counted)).collect();
         Held {
             descriptors: descriptors.map(|counts| counts.iter().sum()),
