@@ -215,7 +215,10 @@ class Mold:
         for hook in self.hooks.before:
             hook()
         # The signal that its end sends to its parent: nobody else would tell that no fork comes any more.
-        if ctypes.PyDLL(None).syscall(*map(ctypes.c_long, words)) != 0:
+        child = ctypes.PyDLL(None, use_errno=True).syscall(*map(ctypes.c_long, words))
+        if child < 0:
+            raise OSError(ctypes.get_errno(), "clone")
+        if child > 0:
             for hook in self.hooks.after_in_parent:
                 hook()
             return False
