@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
+use runtime::Verdict;
 use runtime::verdict::{Failure, Kind, Status};
 use sandbox::Remains;
+use sandbox::outcome::{Captured, Outcome};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::admission::request::ExecuteRequest;
 use crate::store::Record;
 use crate::workspace::Workspace;
 use crate::workspace::artifact::Artifact;
 use crate::workspace::inline::Collected;
 use crate::workspace::sessions::Stay;
+use crate::workspace::tenancy::Left;
+
+const MIB: f64 = (1024 * 1024) as f64;
 
 /// The answer to `POST /execute`.
 #[derive(Serialize)]
@@ -61,6 +67,37 @@ pub struct Metrics {
 }
 
 impl Answer {
+    /// Of an execution that ran.
+    pub fn new(
+        request: &ExecuteRequest,
+        outcome: &Outcome,
+        verdict: Verdict,
+        metrics: Metrics,
+        left: Left,
+        leftovers: Leftovers,
+    ) -> Self {
+        Self {
+            execution_id: request.execution_id.clone(),
+            session_id: request.session_id.clone(),
+            status: verdict.status,
+            message: message(verdict.status),
+            exit_code: verdict.exit_code,
+            signal: verdict.signal,
+            stdout: text(&outcome.stdout),
+            stderr: text(&outcome.stderr),
+            stdout_truncated: outcome.stdout.truncated(),
+            stderr_truncated: outcome.stderr.truncated(),
+            return_value: verdict.return_value,
+            error: verdict.error,
+            execution_time: outcome.duration.as_secs_f64(),
+            metrics,
+            artifacts: left.artifacts,
+            artifacts_truncated: left.artifacts_truncated,
+            outputs: left.outputs,
+            leftovers: Some(leftovers),
+        }
+    }
+
     /// Of an execution without a run that could be told of.
     pub fn without_run(record: &Record, status: Status, kind: Kind, why: impl Into<String>) -> Self {
         Self {
@@ -99,6 +136,21 @@ impl Answer {
     }
 }
 
+impl Metrics {
+    /// Of a program that ended so, after it had waited for its turn and then for its start.
+    pub fn new(outcome: &Outcome, waited: Duration, startup: Duration) -> Self {
+        Self {
+            duration_ms: milliseconds(outcome.duration),
+            cpu_time_ms: milliseconds(outcome.usage.cpu_time),
+            peak_memory_mb: outcome.usage.peak_memory_bytes as f64 / MIB,
+            io_read_bytes: outcome.usage.io_read_bytes,
+            io_write_bytes: outcome.usage.io_write_bytes,
+            queue_ms: milliseconds(waited),
+            startup_ms: milliseconds(startup),
+        }
+    }
+}
+
 /// Why one has crashed.
 pub const WENT_DOWN: &str = "The executor went down while the execution ran";
 
@@ -116,4 +168,37 @@ pub fn message(status: Status) -> &'static str {
 /// Milliseconds, to the microsecond.
 pub fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What was kept as text: what is not UTF-8 becomes U+FFFD, and a character that the cut went through is left out.
+fn text(captured: &Captured) -> String {
+    let mut kept = captured.kept.as_slice();
+    if captured.truncated()
+        && let Some(chunk) = kept.utf8_chunks().last()
+        && let cut = chunk.invalid().len()
+        && cut > 0
+        && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none())
+    {
+        kept = &kept[..kept.len() - cut];
+    }
+    String::from_utf8_lossy(kept).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(bytes: &[u8], total: u64) -> String {
+        text(&Captured { kept: bytes.to_vec(), total })
+    }
+
+    #[test]
+    fn a_cut_leaves_whole_characters_and_bad_bytes_are_replaced() {
+        assert_eq!(cut("aé".as_bytes(), 3), "aé");
+        assert_eq!(cut(&"aé".as_bytes()[..2], 3), "a");
+        assert_eq!(cut(&"a€".as_bytes()[..3], 9), "a");
+        assert_eq!(cut(b"a\xff", 2), "a\u{fffd}");
+        assert_eq!(cut(b"a\xff", 9), "a\u{fffd}");
+        assert_eq!(cut(b"\xe2\x82", 2), "\u{fffd}");
+    }
 }

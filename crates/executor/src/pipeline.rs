@@ -1,6 +1,10 @@
 //! How a request is run: workspace → sandbox → program → verdict → answer. The first steps of it may have been gone before it came
 //! ([`crate::warm`]); what comes before and after, whose id it is, that it is recorded and reported, is in [`crate::executions`].
 
+mod log;
+pub mod probe;
+mod stand;
+
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
@@ -11,23 +15,21 @@ use runtime::warm::Waiting;
 use runtime::{Interpreter, Invocation, Language, Verdict};
 use sandbox::capture::Chunk;
 use sandbox::error::{SandboxError, Stage};
-use sandbox::outcome::{Captured, Outcome};
+use sandbox::outcome::Outcome;
 use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
-use sandbox::walls::Walls;
 use sandbox::{Isolation, Prepared, Remains};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::request::{ExecuteRequest, RequestedLimits};
-use crate::answer::{self, Answer, Leftovers, Metrics, milliseconds};
-use crate::config::Config;
+use self::stand::Site;
+use crate::admission::request::ExecuteRequest;
+use crate::answer::{Answer, Leftovers, Metrics};
 use crate::offload::offload;
-use crate::packages::{Layer, Packages};
+use crate::packages::Packages;
 use crate::store::StoreError;
 use crate::telemetry::metrics;
-use crate::warm::{self, Body, Stand, Warm};
-use crate::workspace::sessions::Doing;
+use crate::warm::{Body, Stand, Warm};
 use crate::workspace::tenancy::{Tenancy, Unready};
 use crate::workspace::{Workspace, Workspaces};
 
@@ -150,21 +152,13 @@ impl Executor {
         waited: Duration,
         reins: Reins,
     ) -> Result<Answer, Failed> {
-        let (id, session) = (request.execution_id.clone(), request.session_id.clone().unwrap_or_else(|| "none".into()));
-        let (language, timeout) = (request.language.name(), request.timeout);
-        let unisolated = if self.isolation.is_none() { ", isolation: none, nothing is isolated" } else { "" };
-        tracing::info!(
-            execution_id = id,
-            session_id = session,
-            language,
-            "Starting execution: {id} (language: {language}, session: {session}{unisolated})"
-        );
-        let written_in = request.language;
+        let (language, log) = (request.language, log::Lines::new(&request));
+        log.start(&self.isolation);
         let answer = self.run(place, request, waited, reins).await;
         match &answer {
             Ok(answer) => {
-                metrics::ran(written_in, &answer.metrics);
-                log_end(&id, &session, answer, timeout);
+                metrics::ran(language, &answer.metrics);
+                log.end(answer);
             }
             Err(Failed::Sandbox(error) | Failed::Midway(error)) => metrics::sandbox_failed(error.stage),
             Err(_) => {}
@@ -189,33 +183,7 @@ impl Executor {
         let _running = self.warm.running();
         let interpreter = self.interpreter(request.language)?;
         let limits = self.limits(&request.limits, request.timeout);
-        let suits = self.warm.suits(&limits, self.ground.cgroups.pids());
-        let mut ahead =
-            suits && self.warm.keeps(request.language) && invocation(&request, limits.memory_bytes).can_start_ahead();
-        let (mut visit, mut stay) = (None, None);
-        let stand = match place {
-            Place::Own => self.private_stand(&request, &limits, suits, ahead).await?,
-            Place::Given(workspace) => self.new_stand(workspace, &request, &limits, None, None).await?,
-            Place::Session => {
-                let session_id = request.session_id.as_deref().unwrap_or_default();
-                let entered = self.workspaces.enter(session_id, Doing::Run).await.map_err(Failed::Workspace)?;
-                let workspace = entered.0;
-                stay = Some(entered.1);
-                let packages = self.packages.layer_of(session_id);
-                ahead &= self.suits_packages(request.language, packages.as_deref());
-                let visit = visit.insert(self.warm.sessions.enter(session_id));
-                let fits = ahead && files_bytes(&request) <= warm::FILES_BYTES;
-                let stand =
-                    if fits { visit.stand(request.language, &workspace, packages.as_ref()).await } else { None };
-                if fits {
-                    metrics::warm(request.language, stand.is_some());
-                }
-                match stand {
-                    Some(stand) => stand,
-                    None => self.new_stand(workspace, &request, &limits, visit.walls.take(), packages).await?,
-                }
-            }
-        };
+        let Site { visit, stay, ahead, stand } = self.site(place, &request, &limits).await?;
         let Stand { workspace, packages, body } = stand;
         let tenancy = Tenancy::begin(&self.workspaces, stay, &workspace, &request, self.disk_mb).await?;
         let request = Arc::new(request);
@@ -253,89 +221,14 @@ impl Executor {
             *last = Some(Instant::now());
         }
         let (left, stay) = tenancy.leave().await;
-        let language = request.language;
+        let metrics = Metrics::new(&outcome, waited, startup);
+        let leftovers = Leftovers { _remains: remains, _workspace: workspace, _stay: stay };
         let size = [&outcome.stdout, &outcome.stderr, &outcome.result].iter().map(|captured| captured.kept.len()).sum();
-        let (outcome, verdict, stdout, stderr, left) = offload(size, move || {
-            let verdict = left.judge(Verdict::new(language, &outcome, &limits));
-            let (stdout, stderr) = (text(&outcome.stdout), text(&outcome.stderr));
-            (outcome, verdict, stdout, stderr, left)
-        })
-        .await;
-        metrics::wrote(outcome.stdout.total, outcome.stderr.total);
-        let duration_ms = milliseconds(outcome.duration);
-        Ok(Answer {
-            message: answer::message(verdict.status),
-            status: verdict.status,
-            exit_code: verdict.exit_code,
-            signal: verdict.signal,
-            stdout,
-            stderr,
-            stdout_truncated: outcome.stdout.truncated(),
-            stderr_truncated: outcome.stderr.truncated(),
-            return_value: verdict.return_value,
-            error: verdict.error,
-            execution_time: outcome.duration.as_secs_f64(),
-            metrics: Metrics {
-                duration_ms,
-                cpu_time_ms: milliseconds(outcome.usage.cpu_time),
-                peak_memory_mb: outcome.usage.peak_memory_bytes as f64 / MIB as f64,
-                io_read_bytes: outcome.usage.io_read_bytes,
-                io_write_bytes: outcome.usage.io_write_bytes,
-                queue_ms: milliseconds(waited),
-                startup_ms: milliseconds(startup),
-            },
-            execution_id: request.execution_id.clone(),
-            session_id: request.session_id.clone(),
-            artifacts: left.artifacts,
-            artifacts_truncated: left.artifacts_truncated,
-            outputs: left.outputs,
-            leftovers: Some(Leftovers { _remains: remains, _workspace: workspace, _stay: stay }),
-        })
-    }
-
-    /// A stand for a request without a session.
-    async fn private_stand(
-        &self,
-        request: &ExecuteRequest,
-        limits: &Limits,
-        suits: bool,
-        ahead: bool,
-    ) -> Result<Stand, Failed> {
-        if suits
-            && files_bytes(request) <= warm::FILES_BYTES
-            && let Some(stand) = self.warm.take(request.language, ahead).await
-        {
-            return Ok(stand);
-        }
-        let workspace = self.workspaces.private().map_err(Failed::Workspace)?;
-        self.new_stand(workspace, request, limits, None, None).await
-    }
-
-    /// One with this workspace and these packages.
-    async fn new_stand(
-        &self,
-        workspace: Workspace,
-        request: &ExecuteRequest,
-        limits: &Limits,
-        walls: Option<Arc<Walls>>,
-        packages: Option<Arc<Layer>>,
-    ) -> Result<Stand, Failed> {
-        let prepared = self.new_sandbox(&workspace, request, limits, walls, packages.as_deref()).await?;
-        Ok(Stand { workspace, packages, body: Body::Sandbox(prepared) })
-    }
-
-    async fn new_sandbox(
-        &self,
-        workspace: &Workspace,
-        request: &ExecuteRequest,
-        limits: &Limits,
-        walls: Option<Arc<Walls>>,
-        packages: Option<&Layer>,
-    ) -> Result<Prepared, Failed> {
-        let policy = self.policy(workspace, files_bytes(request), limits.clone(), walls, packages)?;
-        let prepared = self.isolation.prepare(&self.ground, &policy).await?;
-        self.lacks.get_or_init(|| prepared.lacks());
-        Ok(prepared)
+        let answer = offload(size, move || {
+            let verdict = left.judge(Verdict::new(request.language, &outcome, &limits));
+            Answer::new(&request, &outcome, verdict, metrics, left, leftovers)
+        });
+        Ok(answer.await)
     }
 
     /// Runs a program that has started; `None` if it never came to its request.
@@ -403,67 +296,6 @@ impl Executor {
             None => Err(Failed::Language(format!("{} is not there", language.name()))),
         }
     }
-
-    /// That sandboxes stand up: one did lately, or does now. However many ask at once, one program runs.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub async fn proof(&self, config: &Config, lasts: Duration) -> Result<(), String> {
-        let proved = || self.last_sandbox.lock().is_ok_and(|last| last.is_some_and(|last| last.elapsed() < lasts));
-        if proved() {
-            return Ok(());
-        }
-        let _one_at_a_time = self.proving.lock().await;
-        if proved() { Ok(()) } else { self.probe(config).await }
-    }
-
-    /// Runs a real program in a real sandbox.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub async fn probe(&self, config: &Config) -> Result<(), String> {
-        let language =
-            Language::ALL.into_iter().rev().find(|language| matches!(self.interpreters.get(language), Some(Ok(_))));
-        let language = language.ok_or("there is no interpreter for any language")?;
-        let code = if language == Language::Shell { "exit 0" } else { "0" };
-        let answer =
-            self.execute_quietly(probe_request(config, language, code)).await.map_err(|error| error.to_string())?;
-        match answer.error {
-            None => Ok(()),
-            Some(error) => Err(format!("a program in a sandbox failed: {}", error.message)),
-        }
-    }
-
-    fn limits(&self, asked: &RequestedLimits, timeout: Duration) -> Limits {
-        Limits {
-            timeout,
-            memory_bytes: asked.memory_mb * MIB,
-            cpu_cores: asked.cpu_cores,
-            processes: asked.processes,
-            file_size_bytes: self.file_size_bytes,
-            output_bytes: asked.output_bytes,
-        }
-    }
-}
-
-/// A request for a script of one line, for probes.
-pub fn probe_request(config: &Config, language: Language, code: &str) -> ExecuteRequest {
-    ExecuteRequest {
-        execution_id: "probe".into(),
-        digest: None,
-        session_id: None,
-        code: code.into(),
-        language,
-        timeout: Duration::from_secs(20),
-        event: serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_default(),
-        env_vars: Vec::new(),
-        stdin: String::new(),
-        working_directory: String::new(),
-        mode: runtime::Mode::Script,
-        limits: crate::admission::request::Ceilings::of(config).limits,
-        files: Arc::default(),
-        outputs: None,
-    }
 }
 
 impl Failed {
@@ -481,11 +313,6 @@ fn size(request: &ExecuteRequest) -> usize {
     request.code.len() + request.event.get().len() + request.stdin.len()
 }
 
-/// Room for files of ours in its sandbox.
-fn files_bytes(request: &ExecuteRequest) -> u64 {
-    (request.code.len() + request.event.get().len()) as u64 + MIB
-}
-
 fn invocation(request: &ExecuteRequest, memory_bytes: u64) -> Invocation<'_> {
     Invocation {
         code: &request.code,
@@ -497,76 +324,5 @@ fn invocation(request: &ExecuteRequest, memory_bytes: u64) -> Invocation<'_> {
         working_directory: &request.working_directory,
         timeout: request.timeout,
         memory_bytes,
-    }
-}
-
-/// What was kept as text: what is not UTF-8 becomes U+FFFD, and a character that the cut went through is left out.
-fn text(captured: &Captured) -> String {
-    let mut kept = captured.kept.as_slice();
-    if captured.truncated()
-        && let Some(chunk) = kept.utf8_chunks().last()
-        && let cut = chunk.invalid().len()
-        && cut > 0
-        && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none())
-    {
-        kept = &kept[..kept.len() - cut];
-    }
-    String::from_utf8_lossy(kept).into_owned()
-}
-
-fn log_end(id: &str, session: &str, answer: &Answer, timeout: Duration) {
-    use runtime::verdict::Status;
-    let duration_ms = answer.metrics.duration_ms;
-    let rounded = duration_ms.round();
-    match (answer.status, &answer.error) {
-        (Status::Completed, _) => {
-            tracing::info!(
-                execution_id = id,
-                session_id = session,
-                duration_ms,
-                "Execution completed: {id} (duration: {rounded}ms)"
-            );
-        }
-        (Status::Timeout, _) => {
-            let seconds = timeout.as_secs();
-            tracing::error!(
-                execution_id = id,
-                session_id = session,
-                duration_ms,
-                "Execution timeout: {id} (timeout: {seconds}s)"
-            );
-            tracing::info!(execution_id = id, session_id = session, "Process killed: {id}");
-        }
-        (Status::Cancelled, _) => {
-            tracing::info!(execution_id = id, session_id = session, duration_ms, "Process killed: {id}");
-        }
-        (_, error) => {
-            let kind = error.as_ref().map(|error| format!("{:?}", error.kind)).unwrap_or_default();
-            tracing::info!(
-                execution_id = id,
-                session_id = session,
-                duration_ms,
-                "Execution failed: {id} ({kind}, duration: {rounded}ms)"
-            );
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cut(bytes: &[u8], total: u64) -> String {
-        text(&Captured { kept: bytes.to_vec(), total })
-    }
-
-    #[test]
-    fn a_cut_leaves_whole_characters_and_bad_bytes_are_replaced() {
-        assert_eq!(cut("aé".as_bytes(), 3), "aé");
-        assert_eq!(cut(&"aé".as_bytes()[..2], 3), "a");
-        assert_eq!(cut(&"a€".as_bytes()[..3], 9), "a");
-        assert_eq!(cut(b"a\xff", 2), "a\u{fffd}");
-        assert_eq!(cut(b"a\xff", 9), "a\u{fffd}");
-        assert_eq!(cut(b"\xe2\x82", 2), "\u{fffd}");
     }
 }

@@ -7,32 +7,28 @@
 //! identity is taken. It also is the parent whose death ends every sandbox: when the service goes, the channel ends, the
 //! launcher leaves, and PR_SET_PDEATHSIG takes the rest (PR_SET_PDEATHSIG(2const)).
 
-use std::ffi::CString;
+mod process;
+mod program;
+
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::channel::{self, AsyncChannel};
 use crate::error::{SandboxError, Stage};
-use crate::failure::{Failure, NAMESPACES_STEP};
-use crate::init::{EXECUTABLE_FD, HIGH_FD, Report};
+use crate::failure::Failure;
+use crate::init::EXECUTABLE_FD;
 use crate::limits::Cgroups;
-use crate::native::child::{self, Seed};
-use crate::native::mounts::Material;
-use crate::plan::{HOSTNAME, Mount, SandboxPlan};
+use crate::plan::{Mount, SandboxPlan};
 use crate::policy::Identity;
-use crate::sys;
 
-/// How long the launcher leaves the processors to what it has just made before it prepares for the next.
-const BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+pub use self::process::main;
 
 /// First argument of a process that is to be a launcher.
 pub const LAUNCHER_ARGUMENT: &str = "launcher";
@@ -59,7 +55,7 @@ pub struct Spawn {
     pub folders: usize,
     /// Whether a cgroup to be born in travels with it (version 2).
     pub cgroup: bool,
-    /// How many namespaces to go to travel with it, see [`Seed::lent`].
+    /// How many namespaces to go to travel with it, see [`crate::native::child::Seed::lent`].
     pub lent: usize,
 }
 
@@ -79,7 +75,7 @@ pub enum Body {
         plan: SandboxPlan,
         /// See [`crate::native::mounts::Material::hide_processes`].
         hide_processes: bool,
-        /// See [`Seed::takes_forks`].
+        /// See [`crate::native::child::Seed::takes_forks`].
         takes_forks: bool,
     },
     /// It executes a program that is a zygote ([`crate::zygote`]).
@@ -136,7 +132,7 @@ pub struct SpawnFds<'a> {
     pub folders: &'a [BorrowedFd<'a>],
     /// The cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The namespaces to go to, see [`Seed::lent`].
+    /// The namespaces to go to, see [`crate::native::child::Seed::lent`].
     pub lent: &'a [BorrowedFd<'a>],
     /// Files it reads, from [`DATA_FD`] up.
     pub data: &'a [OwnedFd],
@@ -254,316 +250,6 @@ async fn start_process(entrances: &[OwnedFd]) -> io::Result<Connection> {
         Some(Some(failure)) => Err(io::Error::from_raw_os_error(failure.errno)),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     }
-}
-
-/// The launcher process itself; its channel is standard input. Returns its exit code.
-pub fn main() -> i32 {
-    match serve() {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("launcher: {error}");
-            1
-        }
-    }
-}
-
-fn serve() -> io::Result<()> {
-    sys::promise_one_thread()?;
-    sys::give_up_favours();
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    // What bubblewrap leaves behind when it is killed is collected here. The next in line is a container's first process, which may be
-    // the service, and that collects nobody but this one.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    // A terminal's Ctrl-C must reach the service alone, which then ends its executions in order.
-    rustix::process::setsid().ok();
-    let channel = sys::inherited_fd(0).ok_or(io::ErrorKind::NotConnected)?;
-    // Never a descriptor that whoever started the service left open.
-    sys::close_on_exec_from(3)?;
-    let children = sys::child_signal_fd()?;
-    let Some(welcome) = channel::receive::<Welcome>(channel.as_fd())? else { return Ok(()) };
-    let entered = crate::limits::enter(&welcome.fds).err().map(|error| Failure::new("cgroup", error));
-    channel::send(channel.as_fd(), &Spawned { number: 0, failed: entered }, &[])?;
-    // Here, for all the inits that are copies of this process.
-    crate::filter::seccomp::native();
-    child::settings_are_read_only();
-    let mut network = Network::default();
-    loop {
-        let mut waiting = [PollFd::new(&channel, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
-        match rustix::event::poll(&mut waiting, network.is_to_be_made().then_some(&BREATH)) {
-            Ok(0) => network.make(),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let (order, ended) = (!waiting[0].revents().is_empty(), !waiting[1].revents().is_empty());
-        if order {
-            let Some(packet) = channel::receive::<Spawn>(channel.as_fd())? else { return Ok(()) };
-            let number = packet.message.number;
-            match launch(&packet.message, &packet.fds, &mut network) {
-                Ok(pidfd) => channel::send(channel.as_fd(), &Spawned { number, failed: None }, &[pidfd.as_fd()])?,
-                Err(failure) => channel::send(channel.as_fd(), &Spawned { number, failed: Some(failure) }, &[])?,
-            }
-        }
-        if ended {
-            rustix::io::read(&children, &mut [0u8; 128]).ok();
-            while let sys::Reaped::Child(..) = sys::reap(false) {}
-        }
-    }
-}
-
-/// The network of the next sandbox. Making a network namespace takes the kernel half a millisecond, so the launcher always stands
-/// in a fresh one, which its next child inherits; it moves on to another when the child has had time to build its sandbox.
-#[derive(Default)]
-struct Network {
-    /// Whether any was ever asked for: nothing else of the launcher's minds where it is.
-    wanted: bool,
-    is_fresh: bool,
-}
-
-impl Network {
-    /// Makes sure that the namespace that this process is in can be handed on: nothing in it but its loopback, which is up, and nobody
-    /// else (network_namespaces(7)).
-    fn refresh(&mut self) -> io::Result<()> {
-        self.wanted = true;
-        if !self.is_fresh {
-            sys::unshare(libc::CLONE_NEWNET)?;
-            sys::bring_loopback_up()?;
-            self.is_fresh = true;
-        }
-        Ok(())
-    }
-
-    /// Makes sure that this process is where the service is: it has given a network to no child.
-    fn is_the_hosts(&self) -> io::Result<()> {
-        if self.wanted { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
-    }
-
-    /// For a child that is to be in this one.
-    fn hand_on(&mut self) -> io::Result<()> {
-        self.refresh()?;
-        self.is_fresh = false;
-        Ok(())
-    }
-
-    fn is_to_be_made(&self) -> bool {
-        self.wanted && !self.is_fresh
-    }
-
-    /// Ahead of the next order. Where that fails, the order meets the same and says so.
-    fn make(&mut self) {
-        self.wanted = self.refresh().is_ok();
-    }
-}
-
-/// Starts a child; gives its pidfd.
-fn launch(spawn: &Spawn, fds: &[OwnedFd], network: &mut Network) -> Result<OwnedFd, Failure> {
-    let malformed = || Failure::new("order", io::Error::from_raw_os_error(libc::EPROTO));
-    let [stderr, rest @ ..] = fds else { return Err(malformed()) };
-    let (folders, rest) = rest.split_at_checked(spawn.folders).ok_or_else(malformed)?;
-    let (cgroup, rest) = rest.split_at_checked(usize::from(spawn.cgroup)).ok_or_else(malformed)?;
-    let (lent, placed) = rest.split_at_checked(spawn.lent).ok_or_else(malformed)?;
-    let control = placed.first().ok_or_else(malformed)?;
-    match &spawn.body {
-        Body::Program { argv, bind } => launch_program(|| {
-            // A copy above all numbers that are about to be filled.
-            if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
-                let failure = become_program(argv, bind, spawn.identity, stderr, folders, placed);
-                channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
-            }
-        }),
-        Body::Zygote { argv, env, mounts } => launch_program(|| {
-            if let Ok(control) = rustix::io::fcntl_dupfd_cloexec(control, HIGH_FD) {
-                let failure = become_zygote(argv, env, mounts, spawn.identity, stderr, folders, placed);
-                channel::send(control.as_fd(), &Report::Failed(failure), &[]).ok();
-            }
-        }),
-        Body::Init { plan, hide_processes, takes_forks } => {
-            let [workspace, etc, packages @ ..] = folders else { return Err(malformed()) };
-            let networked = match (spawn.identity, lent) {
-                (Some(_), []) if plan.host_network => network.is_the_hosts(),
-                (Some(_), []) => network.hand_on(),
-                (Some(_), [_, ..]) if plan.host_network => return Err(malformed()),
-                // It makes its own, or goes to another.
-                (None, _) | (_, [_, ..]) => Ok(()),
-            };
-            networked.map_err(|error| Failure::new(NAMESPACES_STEP, error))?;
-            let launcher_ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            let seed = Seed {
-                plan,
-                identity: spawn.identity,
-                launcher_ids,
-                hide_processes: *hide_processes,
-                takes_forks: *takes_forks,
-                workspace,
-                etc,
-                packages: packages.first(),
-                lent,
-                stderr,
-                control,
-            };
-            launch_init(&seed, cgroup.first())
-        }
-    }
-}
-
-fn launch_program(become_it: impl FnOnce()) -> Result<OwnedFd, Failure> {
-    let failed = |error: io::Error| Failure::new("fork", error);
-    match sys::fork().map_err(failed)? {
-        sys::Forked::Parent(pid) => {
-            let pid = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|error| failed(error.into()))
-        }
-        sys::Forked::Child => {
-            become_it();
-            sys::exit_now(125)
-        }
-    }
-}
-
-fn launch_init(seed: &Seed<'_>, cgroup: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
-    match sys::clone_into(seed.namespaces(), cgroup.map(AsFd::as_fd)) {
-        Ok(sys::Cloned::Parent(pidfd)) => Ok(pidfd),
-        Ok(sys::Cloned::Child) => sys::exit_now(child::main(seed)),
-        Err(error) => Err(Failure::new(NAMESPACES_STEP, error)),
-    }
-}
-
-/// Turns the forked child into the program; returns only what went wrong.
-fn become_program(
-    argv: &[String],
-    bind: &[PathBuf],
-    identity: Option<(u32, u32)>,
-    stderr: &OwnedFd,
-    folders: &[OwnedFd],
-    placed: &[OwnedFd],
-) -> Failure {
-    let stage = |stage: &str, error: io::Error| Failure::new(stage, error);
-    let parent = std::os::unix::process::parent_id();
-    if let Err(error) = bind_folders(folders, bind) {
-        return stage("bind-folders", error);
-    }
-    if let Some((uid, gid)) = identity
-        && let Err(error) = sys::become_user(uid, gid)
-    {
-        return stage("identity", error);
-    }
-    // After the change of user, which clears it.
-    if let Err(error) = die_with(parent) {
-        return stage("parent-death-signal", error);
-    }
-    let strings = |list: &[String]| list.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
-    let Ok(argv) = strings(argv) else {
-        return stage("arguments", io::Error::from_raw_os_error(libc::EINVAL));
-    };
-    let null = std::fs::File::options().write(true).open("/dev/null").map(OwnedFd::from);
-    let placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
-    if let Err(error) = null.and_then(|null| place_descriptors(stderr, &placed, &null)) {
-        return stage("descriptors", error);
-    }
-    sys::reset_signals();
-    stage("execute", sys::execve(&argv[0], &argv, &[]))
-}
-
-/// What a zygote keeps of root's capabilities: to enter sandboxes and become their users (setns(2), setresuid(2)).
-const ZYGOTE_CAPABILITIES: CapabilitySet =
-    CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_CHROOT).union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
-
-/// Turns the forked child into a zygote; returns only what went wrong. As root it becomes an ordinary user with a few capabilities,
-/// and sees and reaches what a sandbox does.
-fn become_zygote(
-    argv: &[String],
-    env: &[(String, String)],
-    mounts: &[Mount],
-    identity: Option<(u32, u32)>,
-    stderr: &OwnedFd,
-    folders: &[OwnedFd],
-    placed: &[OwnedFd],
-) -> Failure {
-    let steps = || -> Result<std::convert::Infallible, Failure> {
-        let fail = |stage: &'static str| move |error: io::Error| Failure::new(stage, error);
-        let nul = |_| Failure::new("arguments", io::Error::from_raw_os_error(libc::EINVAL));
-        let argv = argv.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>().map_err(nul)?;
-        let variables = env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
-        let env = variables.collect::<Result<Vec<_>, _>>().map_err(nul)?;
-        let parent = std::os::unix::process::parent_id();
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        let placed: Vec<BorrowedFd<'_>> = placed.iter().map(AsFd::as_fd).collect();
-        if let (Some((uid, gid)), [etc]) = (identity, folders) {
-            let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-            sys::unshare(apart).map_err(fail(NAMESPACES_STEP))?;
-            rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(|error| Failure::new("hostname", error))?;
-            let (workspace, etc) = (etc.as_fd(), etc.as_fd());
-            let material =
-                Material { workspace, etc, packages: None, owner: None, hide_processes: false, keep_proc: false };
-            crate::native::mounts::build(mounts, &material)?;
-            keep_capabilities(uid, gid).map_err(fail("identity"))?;
-        }
-        // After the change of user, which clears it.
-        die_with(parent).map_err(fail("parent-death-signal"))?;
-        place_descriptors(stderr, &placed, stderr).map_err(fail("descriptors"))?;
-        sys::reset_signals();
-        rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("no-new-privs", error))?;
-        sys::install_seccomp(&crate::filter::seccomp::zygote()).map_err(fail("seccomp"))?;
-        Err(Failure::new("execute", sys::execve(&argv[0], &argv, &env)))
-    };
-    match steps() {
-        Err(failure) => failure,
-        Ok(never) => match never {},
-    }
-}
-
-/// Becomes the user and keeps [`ZYGOTE_CAPABILITIES`] across the exec (capabilities(7), "Ambient").
-fn keep_capabilities(uid: u32, gid: u32) -> io::Result<()> {
-    let kept = ZYGOTE_CAPABILITIES;
-    rustix::thread::set_keep_capabilities(true)?;
-    sys::become_user(uid, gid)?;
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
-    rustix::thread::set_capabilities(None, sets)?;
-    for capability in kept.iter() {
-        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
-    }
-    Ok(())
-}
-
-/// Standard input from nowhere, output to `stdout`, stderr to its pipe, the rest from 3 up; everything above closes at exec.
-/// Standard input is a pipe that nobody writes to.
-fn place_descriptors(stderr: &OwnedFd, placed: &[BorrowedFd<'_>], stdout: &OwnedFd) -> io::Result<()> {
-    let (nothing, _) = sys::pipe()?;
-    // First all out of the way of the numbers that are to be filled.
-    let high = [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()]
-        .into_iter()
-        .chain(placed.iter().copied())
-        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, HIGH_FD))
-        .collect::<Result<Vec<_>, _>>()?;
-    for (number, fd) in high.iter().enumerate() {
-        sys::place_fd(fd.as_raw_fd(), number as i32)?;
-    }
-    sys::close_on_exec_from(high.len() as i32)
-}
-
-/// Binds the folders behind the descriptors: what was opened and checked is what is bound, whoever renames things meanwhile.
-/// The copies of their mounts are taken before the namespace is left that the descriptors belong to (open_tree(2)).
-fn bind_folders(folders: &[OwnedFd], targets: &[PathBuf]) -> io::Result<()> {
-    use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree};
-    if targets.is_empty() {
-        return Ok(());
-    }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let copies = folders.iter().map(|folder| open_tree(folder, "", flags)).collect::<Result<Vec<_>, _>>()?;
-    sys::unshare(libc::CLONE_NEWNS)?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    for (copy, target) in copies.iter().zip(targets) {
-        move_mount(copy, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    }
-    Ok(())
-}
-
-/// Dies when the parent does; at once if it is gone already.
-///
-/// # Errors
-/// prctl(2)'s own, `ESRCH` when the parent is gone.
-pub(crate) fn die_with(parent: u32) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
 }
 
 /// The identity as it crosses the channel.

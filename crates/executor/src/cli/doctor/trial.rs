@@ -18,7 +18,8 @@ use super::limits::split;
 use super::{Check, Status};
 use crate::cli::serve::{self, NothingWorks};
 use crate::config::{Config, Isolation};
-use crate::pipeline::{Executor, probe_request};
+use crate::pipeline::Executor;
+use crate::pipeline::probe::probe_request;
 use crate::state::State;
 use crate::warm;
 
