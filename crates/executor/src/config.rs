@@ -2,7 +2,7 @@
 //!
 //! One table, `settings!` below, is all there is to know about a setting: its variable, field, type, default, rule
 //! and documentation. The fields of [`Config`], the flags, the keys of the file, the `config` command,
-//! `config.default.toml` and `docs/configuration.md` come from it. A flag goes before the environment, that before `--config FILE`, that before
+//! `config.default.toml` and `docs/configuration.md` come from it. A flag takes precedence over the environment, that over `--config FILE`, that before
 //! the default; a variable that is set but empty counts as absent. Sizes in `MB` are 1,048,576 bytes.
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ settings! {
         STATE_PATH => state_path: PathBuf = "", rule::path(), "DIR";
     }
     "Sessions" {
-        /// Seconds until the workspace of a session is removed that nobody uses; 0 never.
+        /// Seconds until the workspace of an idle session is removed; 0 never.
         SESSION_IDLE_TTL => session_idle_ttl: Duration = "86400", rule::seconds(0..=315_360_000), "SECONDS";
     }
     "Isolation" {
@@ -122,8 +122,8 @@ settings! {
         MAX_FILE_SIZE_MB => max_file_size_mb: u64 = "100", rule::whole(1..=16_777_216), "MB";
         /// Bytes kept of each of stdout and stderr; the rest is counted and dropped.
         MAX_OUTPUT_BYTES => max_output_bytes: u64 = "10485760", rule::whole(1..=1_073_741_824), "BYTES";
-        /// Seconds until an execution is ended that asks for no timeout of its own; at most MAX_TIMEOUT. While only
-        /// one of the two is set, the default of the other gives way.
+        /// Seconds until an execution that asks for no timeout of its own is ended; at most MAX_TIMEOUT. While only
+        /// one of the two is set, the default of the other is adjusted to it.
         MAX_EXECUTION_TIME => max_execution_time: Duration = "300", rule::seconds(1..=604_800), "SECONDS";
         /// Largest timeout a request may ask for, in seconds.
         MAX_TIMEOUT => max_timeout: Duration = "3600", rule::seconds(1..=604_800), "SECONDS";
@@ -140,8 +140,8 @@ settings! {
         /// What POST /execute does: "sync" answers with the result; "async" answers at once that the execution is submitted, and
         /// the result goes to the control plane and to GET /executions/{id}.
         EXECUTE_MODE => execute_mode: ExecuteMode = "sync", rule::one_of(ExecuteMode::NAMES), "MODE";
-        /// Seconds that the result of an execution can be fetched, counted while the service runs. When all of them take too much
-        /// room, the oldest leave before.
+        /// Seconds for which the result of an execution can be fetched, counted while the service runs. When all of them take too much
+        /// room, the oldest are removed earlier.
         RESULT_RETENTION => result_retention: Duration = "86400", rule::seconds(1..=31_536_000), "SECONDS";
         /// Seconds that running executions get after SIGTERM.
         SHUTDOWN_GRACE => shutdown_grace: Duration = "0", rule::seconds(0..=86_400), "SECONDS";
@@ -180,21 +180,21 @@ settings! {
         MAX_PACKAGES_MB => max_packages_mb: u64 = "8192", rule::whole(1..=16_777_216), "MB";
     }
     "Warming" {
-        /// Idle Python interpreters that are kept ahead, at most, each in a sandbox of its own; 0 keeps none, "auto" is
+        /// Idle Python interpreters that the warm pool keeps at most, each in a sandbox of its own; 0 keeps none, "auto" is
         /// two for each processor.
         WARM_PYTHON => warm_python: Count = "auto", rule::count_or_auto(1_000), "COUNT";
-        /// Idle Node.js processes that are kept ahead, at most; 0 keeps none, "auto" is one for each processor.
+        /// Idle Node.js processes that the warm pool keeps at most; 0 keeps none, "auto" is one for each processor.
         WARM_NODE => warm_node: Count = "auto", rule::count_or_auto(1_000), "COUNT";
-        /// Python modules that are imported ahead, where they are installed. They are imported outside of any execution: name only
+        /// Python modules that are imported before a request comes, where they are installed. That is outside of any execution: name only
         /// what you trust.
         WARM_PYTHON_IMPORTS => warm_python_imports: Vec<String> = "asyncio,base64,collections,contextlib,copy,csv,dataclasses,datetime,decimal,enum,functools,hashlib,inspect,io,itertools,json,linecache,math,pathlib,random,re,shutil,statistics,string,subprocess,tempfile,textwrap,threading,time,traceback,typing,urllib.parse,uuid", rule::modules(), "MODULES";
     }
     "Log" {
-        /// Least level that is logged. DEBUG also shows what the libraries say below WARNING.
+        /// Lowest level that is logged. DEBUG also shows what the libraries say below WARNING.
         LOG_LEVEL => log_level: Level = "INFO", rule::one_of(Level::NAMES), "LEVEL";
         /// Form of a log line: text, or a JSON object.
         LOG_FORMAT => log_format: Format = "text", rule::one_of(Format::NAMES), "FORMAT";
-        /// File that the log is written to beside stderr; opened anew on SIGHUP.
+        /// File that the log is written to beside stderr; reopened on SIGHUP.
         LOG_FILE => log_file: Option<PathBuf> = "", rule::optional(rule::path()), "FILE";
     }
 }

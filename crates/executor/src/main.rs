@@ -15,24 +15,24 @@ fn command() -> Command {
         .about("Runs code in isolation, over HTTP or from the terminal")
         .version(env!("CARGO_PKG_VERSION"))
         .args(config::arguments())
-        .subcommand(Command::new("serve").about("The HTTP service (default)"))
+        .subcommand(Command::new("serve").about("Run the HTTP service (default)"))
         // What a command is stands behind its arguments: the words of their type would go before it.
         .subcommand(
             cli::run::Arguments::augment_args(Command::new("run"))
-                .about("One execution in the sandbox from the terminal"),
+                .about("Run one program in the sandbox from the terminal"),
         )
         .subcommand(
             cli::doctor::Arguments::augment_args(Command::new("doctor"))
-                .about("Whether code can be run on this machine, and if not, the cause and the fix"),
+                .about("Check whether code can run on this machine; print each cause and its fix"),
         )
-        .subcommand(Command::new("health").about("Whether the service of this configuration is well: exit code 0"))
-        .subcommand(Command::new("config").about("The effective configuration and where each value came from"))
-        .subcommand(Command::new("openapi").about("The OpenAPI 3.1 document of the HTTP interface"))
+        .subcommand(Command::new("health").about("Exit with 0 if the service of this configuration is healthy"))
+        .subcommand(Command::new("config").about("Print the effective configuration and where each value came from"))
+        .subcommand(Command::new("openapi").about("Print the OpenAPI 3.1 document of the HTTP interface"))
         .subcommand(
             cli::outbox::Arguments::augment_args(Command::new("outbox"))
-                .about("Reports that wait for the control plane or were put aside"),
+                .about("List the reports that wait for the control plane or were put aside"),
         )
-        .subcommand(Command::new("completions").about("Completion for a shell").arg(shell))
+        .subcommand(Command::new("completions").about("Print the completion script of a shell").arg(shell))
         .subcommand(Command::new("man").about("The manual page, in roff").hide(true))
 }
 

@@ -13,10 +13,10 @@ const UP_TO_DATE: &str = "`cargo test -p executor -- --ignored write_the_documen
 /// What `config.default.toml` has to say, made from the table.
 fn default_file() -> String {
     let mut text = String::from(
-        "# The settings of sandbox-executor, each with its default. Copy this file, take the \"#\" off what you change, and\n\
+        "# The settings of sandbox-executor, each with its default. Copy this file, uncomment what you change, and\n\
          # start the service with --config FILE.\n\
          #\n\
-         # A flag goes before the environment variable, that before this file, that before the default. The variable of\n\
+         # A flag takes precedence over the environment variable, that over this file, that over the default. The variable of\n\
          # a setting is its key in capitals; the flag is named with each setting. Something that is set but empty counts\n\
          # as not set. A list is an array of strings, or a string with commas. A relative path counts from the folder in\n\
          # which the service is started. Sizes in MB are 1,048,576 bytes.\n",
@@ -52,7 +52,8 @@ fn page() -> String {
     for setting in SETTINGS {
         if section != setting.section {
             section = setting.section;
-            let _ = write!(text, "\n## {section}\n\n| variable, flag | default | is | allowed |\n|---|---|---|---|\n");
+            let _ =
+                write!(text, "\n## {section}\n\n| variable, flag | default | meaning | allowed |\n|---|---|---|---|\n");
         }
         let cell = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
         let default = match setting.default {

@@ -1,4 +1,4 @@
-//! Where values come from: a flag goes before the environment, that before the file, that before the default.
+//! Where values come from: a flag takes precedence over the environment, that over the file, that over the default.
 //! A variable that is set but empty counts as absent, and so does an empty string or list in the file, because that is
 //! what `-e NAME=` and an unset template variable leave behind. An empty *flag* is an error: somebody typed it.
 

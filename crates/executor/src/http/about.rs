@@ -35,7 +35,7 @@ pub async fn index() -> Json<Value> {
 
 /// Whether code can be run right now.
 ///
-/// It tries what it claims: sandboxes stand up, the workspace can be written, the disk is not full. Needs no token.
+/// It tries what it claims: a sandbox can be made, the workspace can be written, the disk is not full. Needs no token.
 #[utoipa::path(get, path = "/health", operation_id = "health", tag = "service", security(()), responses(
     (status = 200, description = "It can", body = Health),
     (status = 503, description = "It can not, and why", body = Health)))]

@@ -96,7 +96,7 @@ impl Problem {
                 "Requests to this host name are not accepted",
                 "Address the service as localhost or 127.0.0.1, add the name to ALLOWED_HOSTS, or set EXECUTOR_API_TOKEN",
             ),
-            Self::NotFound => Row(S::NOT_FOUND, "NotFound", "There is nothing here", "GET / lists what there is"),
+            Self::NotFound => Row(S::NOT_FOUND, "NotFound", "No such route or resource", "GET / lists what there is"),
             Self::FileNotFound => Row(
                 S::NOT_FOUND,
                 "NotFound",

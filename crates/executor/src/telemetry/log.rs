@@ -30,7 +30,7 @@ const OURS: &[&str] = &["sandbox_executor", "executor", "runtime", "sandbox"];
 /// How long [`LogHandle::flush`] waits for outputs that don't take what they are given.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
-/// Least level that is logged.
+/// Lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// Everything.
@@ -97,7 +97,7 @@ impl fmt::Display for Format {
 
 /// How to log. Not `Debug`: it holds secrets.
 pub struct LogSettings {
-    /// Least level that is logged.
+    /// Lowest level that is logged.
     pub level: Level,
     /// Form of a line.
     pub format: Format,

@@ -66,7 +66,7 @@ pub enum EndStatus {
     Crashed,
 }
 
-/// Where an execution is.
+/// Status of an execution.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum AnyStatus {
@@ -178,7 +178,7 @@ pub struct CostSoFar {
     duration_ms: f64,
 }
 
-/// Where an execution is that has not ended.
+/// Status of an execution that has not ended.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum OpenStatus {

@@ -38,7 +38,7 @@ const TAGS: [(&str, &str); 4] = [
     ("executions", "Run code, and look after what runs"),
     ("sessions", "Workspaces that executions share, and their files"),
     ("packages", "What programs of a session can import"),
-    ("service", "What this is, and how it is"),
+    ("service", "About the service, and its health"),
 ];
 
 /// The operations, and what no handler names.

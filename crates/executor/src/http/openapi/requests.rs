@@ -26,7 +26,7 @@ pub struct ExecuteRequest {
     /// Seconds until it is ended, from 1 to `MAX_TIMEOUT`; `MAX_EXECUTION_TIME` if absent.
     #[schema(minimum = 1)]
     timeout: Option<u64>,
-    /// What the handler gets, as it is written here: 10^30 stays 10^30. `__timeout` in it, in seconds, goes before `timeout`.
+    /// What the handler gets, as it is written here: 10^30 stays 10^30. `__timeout` in it, in seconds, takes precedence over `timeout`.
     #[schema(value_type = Option<BTreeMap<String, Value>>)]
     event: Option<Value>,
     /// Variables added to the program's clean environment; names of A-Z, a-z, 0-9 and `_`, values without NUL, 128 KiB each, 1 MiB in all.
