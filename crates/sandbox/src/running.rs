@@ -26,8 +26,11 @@ pub use crate::program::{Layout, Program};
 use crate::walls::{Namespaces, Site, Walls};
 use crate::zygote::{Placement, Zygote};
 
-/// How long an init has to kill and account for everything before it is killed itself.
+/// How long an init has to kill and account for everything before more is done to have it end.
 const KILL_GRACE: Duration = Duration::from_millis(80);
+/// How long it has then, where its own end would end nothing sooner: the kernel takes its time with large memory, and what it has
+/// counted would be lost.
+const COUNT_GRACE: Duration = Duration::from_secs(2);
 
 /// A sandbox that stands: its init waits for the program.
 pub struct Prepared {
@@ -375,12 +378,13 @@ impl Prepared {
     /// Until the program has ended by itself (no verdict) or was killed for a reason of ours. With the init's word that
     /// nothing else is alive, if it could still give it.
     async fn watch(
-        &self,
+        &mut self,
         started: Instant,
         cancelled: impl Future<Output = ()>,
     ) -> Result<(Option<End>, Option<Ended>), SandboxError> {
+        let oom_watch = self.cgroup.as_ref().and_then(Cgroup::oom_watch);
         let out_of_memory = async {
-            match self.cgroup.as_ref().and_then(Cgroup::oom_watch) {
+            match oom_watch {
                 Some(watch) => watch.wait().await,
                 None => std::future::pending().await,
             }
@@ -397,8 +401,11 @@ impl Prepared {
             () = cancelled => End::Cancelled,
         };
         self.control.send(&Order::Kill, &[]).await.ok();
-        let report = tokio::time::timeout(KILL_GRACE, self.control.receive::<Report>()).await;
-        let ended = report.ok().and_then(|report| self.understand(report).ok());
+        let mut ended = self.last_word(KILL_GRACE).await;
+        if ended.is_none() && self.tree.own_namespace {
+            self.cgroup.iter_mut().for_each(Cgroup::hasten);
+            ended = self.last_word(COUNT_GRACE).await;
+        }
         if ended.is_none() {
             if let Some(cgroup) = self.cgroup.as_ref().filter(|_| !self.tree.own_namespace) {
                 cgroup.kill().ok();
@@ -406,6 +413,12 @@ impl Prepared {
             self.tree.kill();
         }
         Ok((Some(verdict), ended))
+    }
+
+    /// What an init that was told to kill everything says in this time; `None` where it can't any more.
+    async fn last_word(&self, within: Duration) -> Option<Ended> {
+        let report = tokio::time::timeout(within, self.control.receive::<Report>()).await;
+        report.ok().and_then(|report| self.understand(report).ok())
     }
 
     fn understand(&self, report: io::Result<Option<channel::Packet<Report>>>) -> Result<Ended, SandboxError> {

@@ -1,6 +1,6 @@
 //! Clients and programs that do what they should not: nobody else gets to feel it.
 
-use conformance::{Service, assert_completed, read_response, skipped, wait_until};
+use conformance::{Home, Service, assert_completed, read_response, skipped, wait_until};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -102,6 +102,27 @@ fn the_usual_limit_of_open_files_is_enough() {
         tasks.into_iter().map(|task| task.join().expect("an answer")).collect::<Vec<Value>>()
     });
     completed.iter().for_each(|answer| assert_completed(answer));
+}
+
+#[test]
+fn connections_that_ask_nothing_leave_room_for_those_that_do() {
+    // A quarter of these is for connections.
+    let few = ["sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"];
+    let service = Service::started_by(&few, Home::new(), &[("EXECUTOR_API_TOKEN", "canary-token")]);
+    let idle: Vec<_> = (0..400)
+        .map(|number| {
+            let mut stream = service.connect();
+            stream.write_all(&b"GET /health HTT"[..number % 15]).expect("a part");
+            stream
+        })
+        .collect();
+    // The control: they did take every place there is, so that this one has to wait.
+    let start = Instant::now();
+    assert_eq!(service.get("/health").status, 200);
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(500)..Duration::from_secs(6)).contains(&waited), "{waited:?}");
+    drop(idle);
+    service.assert_alive();
 }
 
 #[test]

@@ -359,6 +359,66 @@ fn python_exceptions_of_every_origin_are_told() {
     }
 }
 
+/// Warm, and cold by a variable of its own.
+fn each_way(service: &Service, code: &str) -> [Value; 2] {
+    [json!({}), json!({"PYTHONCOLD": "1"})].map(|variables| {
+        service.execute(json!({"language": "python", "code": code, "env_vars": variables, "event": {"n": 1}}))
+    })
+}
+
+#[test]
+fn a_python_program_that_ends_oddly_ends_as_by_the_interpreter() {
+    let service = Service::start();
+    let bad_text = "class Bad:\n    def __str__(self): raise ValueError('no text')\n";
+    let hook = "import sys\ndef hook(*_): raise ValueError('in the hook')\nsys.excepthook = hook\n1 / 0\n";
+    let output = "import sys\nclass Bad:\n    def write(self, text): pass\n    def flush(self): raise KeyError('flush')\nsys.stdout = Bad()\n";
+    for (code, exit_code, stderr) in [
+        ("import sys\nsys.exit(10 ** 30)", 255, ""),
+        ("import sys\nsys.exit(2 ** 31 + 5)", 5, ""),
+        (&format!("{bad_text}raise SystemExit(Bad())"), 1, ""),
+        (hook, 1, "Error in sys.excepthook:\nTraceback (most recent call last):\n  File \"main.py\", line 2, in hook"),
+        (output, 0, ""),
+    ] {
+        for answer in each_way(&service, code) {
+            assert_eq!(answer["exit_code"], exit_code, "{code}: {answer}");
+            let found = answer["stderr"].as_str().expect("text");
+            assert!(if stderr.is_empty() { found.is_empty() } else { found.starts_with(stderr) }, "{code}: {found}");
+            assert_nothing_of_ours(found);
+        }
+    }
+}
+
+#[test]
+fn python_code_is_read_as_a_file_is() {
+    let service = Service::start();
+    for code in ["\u{feff}print('here')", "\u{feff}# coding: utf-8\nprint('here')", "print('here', **__annotations__)"]
+    {
+        for answer in each_way(&service, code) {
+            assert_completed(&answer);
+            assert_eq!(answer["stdout"], "here\n", "{code}");
+        }
+    }
+}
+
+#[test]
+fn a_wrapped_python_handler_gets_what_its_wrapper_takes() {
+    let service = Service::start();
+    for (takes, passes, handler) in [
+        ("*all", "*all", "event"),
+        ("*all", "*all", "event, context"),
+        ("event", "event, None", "event, context"),
+        ("event, context", "event", "event"),
+    ] {
+        let code = format!(
+            "import functools\n\ndef wrap(wrapped):\n    @functools.wraps(wrapped)\n    def wrapper({takes}):\n        return wrapped({passes})\n    return wrapper\n\n@wrap\ndef handler({handler}):\n    return event['n']\n"
+        );
+        for answer in each_way(&service, &code) {
+            assert_completed(&answer);
+            assert_eq!(answer["return_value"], 1, "{code}");
+        }
+    }
+}
+
 #[test]
 fn a_javascript_exception_shows_the_users_own_lines() {
     let service = Service::start();

@@ -84,6 +84,25 @@ fn a_timeout_fires_in_time() {
     }
 }
 
+/// Memory in so many pieces that the kernel takes a while to free it, in four processes that use what CPU they get.
+const LONG_IN_DYING: &str = "
+import mmap, os
+pieces = [mmap.mmap(-1, 4096, prot=1 + n % 2 * 2) for n in range(25000)]
+os.fork(), os.fork()
+while True: pass
+";
+
+#[test]
+fn what_is_long_in_dying_is_dead_and_counted() {
+    let service = warmed_up();
+    for code in ["while True: pass", LONG_IN_DYING] {
+        let answer = service.execute(json!({"language": "python", "code": code, "timeout": 2}));
+        assert_failed(&answer, "timeout");
+        let used = answer["metrics"]["cpu_time_ms"].as_f64().expect("a number");
+        assert!(used > 100.0, "{code}: {used} ms of CPU time; {}", answer["error"]["message"]);
+    }
+}
+
 #[test]
 fn a_daemon_does_not_delay_the_answer() {
     let service = warmed_up();

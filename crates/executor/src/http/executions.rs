@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
@@ -25,8 +25,8 @@ const LARGEST_PAGE: usize = 1000;
 #[utoipa::path(get, path = "/executions/{id}", operation_id = "execution", tag = "executions",
     params(("id" = String, Path, description = "The execution's id")),
     responses((status = 200, description = "Where it is, or its result", body = ExecutionState)))]
-pub async fn one(State(service): State<Arc<Service>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    Ok(match service.executions.find(existing(&id)?).await? {
+pub async fn one(State(service): State<Arc<Service>>, id: Id) -> Result<Response, Problem> {
+    Ok(match service.executions.find(&existing(id)?).await? {
         Found::Done(done) => result(done),
         Found::UnderWay(view) => Json(view).into_response(),
     })
@@ -38,8 +38,9 @@ pub async fn one(State(service): State<Arc<Service>>, Path(id): Path<String>) ->
 #[utoipa::path(delete, path = "/executions/{id}", operation_id = "cancel", tag = "executions",
     params(("id" = String, Path, description = "The execution's id")),
     responses((status = 200, description = "It was ended", body = Ended)))]
-pub async fn cancel(State(service): State<Arc<Service>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match service.executions.cancel(existing(&id)?).await? {
+pub async fn cancel(State(service): State<Arc<Service>>, id: Id) -> Result<Response, Problem> {
+    let id = existing(id)?;
+    match service.executions.cancel(&id).await? {
         Cancelled::Yes => {
             let body = json!({"execution_id": id, "status": "cancelled", "message": "Execution cancelled"});
             Ok(Json(body).into_response())
@@ -66,9 +67,12 @@ pub async fn list(
     service.executions.list(filter, most).await.map(Json)
 }
 
+/// The path's last part, if it is a text.
+type Id = Result<Path<String>, PathRejection>;
+
 /// What is no id is nobody's.
-fn existing(id: &str) -> Result<&str, Problem> {
-    if is_id(id) { Ok(id) } else { Err(Problem::NotFound) }
+fn existing(id: Id) -> Result<String, Problem> {
+    id.ok().map(|Path(id)| id).filter(|id| is_id(id)).ok_or(Problem::NotFound)
 }
 
 /// The list that is asked for, or everything that is wrong with the question.

@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 const BACKLOG: u32 = 4096;
 /// How long a request's head may take, and how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
+/// The same for those that come when half of the places are taken: who waits to be accepted waits for somebody's time to be over.
+const HEADER_TIME_IN_A_CROWD: Duration = Duration::from_secs(1);
 /// Most connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: u64 = 8192;
 /// How long a client may take nothing of an answer.
@@ -42,7 +44,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     // Executions need most of the descriptors.
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let places = (descriptors / 4).clamp(16, MAX_CONNECTIONS);
-    let places = Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(Semaphore::MAX_PERMITS)));
+    let most = usize::try_from(places).unwrap_or(Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(most));
     let connections = TaskTracker::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
@@ -63,9 +66,11 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(WRITE_PAUSE));
         let stream = Box::pin(stream);
+        let is_crowded = places.available_permits() < most / 2;
+        let header_time = if is_crowded { HEADER_TIME_IN_A_CROWD } else { HEADER_TIME };
         connections.spawn(async move {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+            builder.timer(TokioTimer::new()).header_read_timeout(header_time);
             let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             let mut connection = std::pin::pin!(connection);
             tokio::select! {

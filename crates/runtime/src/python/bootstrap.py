@@ -202,6 +202,8 @@ def make_main(code):
     module.__file__ = os.path.join(folder, NAME)
     module.__loader__ = Loader(code)
     module.__builtins__ = builtins
+    if sys.version_info < (3, 14):  # There from the start in a script, and made when they are asked for since then.
+        module.__annotations__ = {}
     sys.modules["__main__"] = module
     sys.argv[:] = [NAME]
     sys.path[0] = folder
@@ -211,7 +213,11 @@ def make_main(code):
 def takes_context(handler):
     """Whether to call handler(event, context) or handler(event)."""
     function = handler
+    # A wrapper that takes as many as it is given passes them on to what it wraps; another one has arguments of its own.
     while hasattr(function, "__wrapped__"):
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        if code is not None and not code.co_flags & 0x04:
+            break
         function = function.__wrapped__
     bound = getattr(function, "__self__", None) is not None
     code = getattr(getattr(function, "__func__", function), "__code__", None)
@@ -265,8 +271,15 @@ def report_exception(channel, error, code):
     channel.send_error("exception", type(error).__name__, message, text)
     if sys.excepthook is sys.__excepthook__:
         write_stderr(text)
-    else:
+        return
+    try:
         sys.excepthook(type(error), error, error.__traceback__)
+    except SystemExit:
+        raise
+    except BaseException as another:
+        another.__context__ = None
+        lines = traceback.format_exception(type(another), another, user_traceback(another))
+        write_stderr(f"Error in sys.excepthook:\n{''.join(lines)}\nOriginal exception was:\n{text}")
 
 
 def write_stderr(text):
@@ -274,7 +287,7 @@ def write_stderr(text):
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
+    except Exception:
         pass
 
 
@@ -283,7 +296,7 @@ def flush():
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
-        except (AttributeError, OSError, ValueError):
+        except Exception:
             setattr(sys, name, None)
 
 
@@ -292,8 +305,13 @@ def exit_code(error):
     if error.code is None:
         return 0
     if isinstance(error.code, int):
-        return error.code & 0xFF
-    write_stderr(f"{error.code}\n")
+        # One that C can't hold is -1.
+        return error.code & 0xFF if -(1 << 63) <= error.code < 1 << 63 else 0xFF
+    try:
+        text = f"{error.code!s}\n"
+    except BaseException:  # Its own __str__; the interpreter says nothing then, either.
+        return 1
+    write_stderr(text)
     return 1
 
 
@@ -339,6 +357,8 @@ def leave(code, status):
 def run(channel, header, code, event_text):
     """Runs the user's code; returns the exit code."""
     mode = header["mode"]
+    # What a file may begin with; only a file's decoder takes it away.
+    code = code[1:] if code.startswith("\ufeff") else code
     try:
         namespace = make_main(code).__dict__
         event = parse_json(event_text)

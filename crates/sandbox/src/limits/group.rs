@@ -205,7 +205,7 @@ impl Cgroup {
     }
 
     pub(super) fn kill_until(&self, deadline: Instant) -> io::Result<()> {
-        self.hasten();
+        self.give_way();
         for hierarchy in &self.shared.hierarchies {
             if self.shared.version == Version::V2 {
                 // Before Linux 5.14 there is no such file; the loop below does it then.
@@ -234,10 +234,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Lets what is being killed die as fast as it can. The group serves no other execution then.
+    pub fn hasten(&mut self) {
+        self.limits = None;
+        self.give_way();
+    }
+
     /// Lets nothing new be born, and lifts the share of CPU: until Linux 6.18 a process held up by it could not even
     /// die before its next period. Best effort, and not back to "unlimited": that would make the kernel rewrite its own
     /// code each time the last limited group is gone.
-    fn hasten(&self) {
+    fn give_way(&self) {
         let write = |controller, file, value: &str| {
             if let Some(hierarchy) = self.shared.with(controller) {
                 let _ = hierarchy.write(&self.name, file, value);

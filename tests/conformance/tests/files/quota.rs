@@ -1,7 +1,7 @@
 //! How much a workspace may hold.
 
 use crate::{list, shell, unique, url};
-use conformance::{Service, assert_completed, assert_failed};
+use conformance::{Service, assert_completed, assert_failed, skipped};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -35,6 +35,56 @@ fn a_program_that_writes_too_much_is_stopped_soon() {
     service
         .post(json!({"language": "shell", "code": ":", "limits": {"disk_mb": 1025}}).to_string())
         .assert_error(400, "Executor.ValidationError");
+}
+
+/// What each way of taking 8 MB in one call answers, and how many blocks the file has in the end.
+const AT_ONCE: &str = r"
+import ctypes, fcntl, json, os, struct
+
+size = 8 << 20
+libc = ctypes.CDLL(None, use_errno=True)
+answers = {}
+file = os.open('taken', os.O_CREAT | os.O_RDWR | os.O_TRUNC)
+for mode in 0, 1, 0x10, 0x11:  # As it is, KEEP_SIZE, ZERO_RANGE, both.
+    failed = libc.fallocate(file, mode, ctypes.c_long(0), ctypes.c_long(size))
+    answers[f'fallocate {mode:#x}'] = ctypes.get_errno() if failed else 0
+for name, request in ('RESVSP', 0x40305828), ('RESVSP64', 0x4030582a), ('ZERO_RANGE', 0x40305839):
+    try:
+        fcntl.ioctl(file, request, struct.pack('hhqqiI4i', 0, 0, 0, size, 0, 0, 0, 0, 0, 0))
+        answers[name] = 0
+    except OSError as error:
+        answers[name] = error.errno
+print(json.dumps([answers, os.fstat(file).st_blocks]))
+";
+
+#[test]
+fn no_call_takes_room_without_writing_it() {
+    let service = Service::start();
+    let found = |text: &[u8]| serde_json::from_slice::<Value>(text).expect("what it found");
+    let outside = std::process::Command::new("python3")
+        .args(["-c", AT_ONCE])
+        .current_dir(service.path("workspaces"))
+        .output()
+        .expect("the same program outside");
+    let outside = found(&outside.stdout);
+    let answer = service.execute(json!({"language": "python", "code": AT_ONCE}));
+    assert_completed(&answer);
+    let inside = found(answer["stdout"].as_str().expect("a text").as_bytes());
+    let answers: Vec<&Value> = inside[0].as_object().expect("answers").values().collect();
+    assert!(answers.len() == 7 && answers.iter().all(|errno| **errno == 95), "{inside}");
+    assert_eq!(inside[1], 0, "{inside}");
+    if outside[1].as_u64() < Some(16_384) {
+        skipped("no_call_takes_room_without_writing_it", &format!("it is no call of this file system's: {outside}"));
+    }
+    // The C library writes instead, and room can be given back.
+    let instead = "import ctypes, os\nf = os.open('f', os.O_CREAT | os.O_RDWR)\nos.posix_fallocate(f, 0, 4 << 20)\nos.fsync(f)\nprint(os.fstat(f).st_size, os.fstat(f).st_blocks > 0)\nassert ctypes.CDLL(None).fallocate(f, 3, ctypes.c_long(0), ctypes.c_long(4 << 20)) == 0\nprint(os.fstat(f).st_size, os.fstat(f).st_blocks)";
+    let answer = service.execute(json!({"language": "python", "code": instead}));
+    assert_completed(&answer);
+    assert_eq!(answer["stdout"], "4194304 True\n4194304 0\n", "{answer}");
+    // However it tries, it does not get beyond what a file may be.
+    let far = "import os\nos.posix_fallocate(os.open('f', os.O_CREAT | os.O_RDWR), 0, 3 << 30)\nprint('got through')";
+    let answer = service.execute(json!({"language": "python", "code": far, "timeout": 60}));
+    assert!(answer["status"] == "failed" && answer["stdout"] == "", "{answer}");
 }
 
 #[test]

@@ -158,10 +158,12 @@ fn executions(judged: &Judged<'_>) {
     judged.get("executions", 400, "/executions?limit=none");
     judged.get("cancel", 200, "/executions/runs");
     judged.get("cancel", 404, "/executions/none");
+    judged.get("cancel", 404, "/executions/%ff");
     judged.get("cancel", 409, "/executions/one");
     judged.get("execution", 200, "/executions/one");
     judged.get("execution", 200, "/executions/runs");
     judged.get("execution", 404, "/executions/none");
+    judged.get("execution", 404, "/executions/%ff");
 }
 
 fn files(judged: &Judged<'_>) {

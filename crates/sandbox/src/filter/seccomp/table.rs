@@ -17,6 +17,7 @@ const EINVAL: u16 = 22;
 const ENOPROTOOPT: u16 = 92;
 const EPROTONOSUPPORT: u16 = 93;
 const ESOCKTNOSUPPORT: u16 = 94;
+const EOPNOTSUPP: u16 = 95;
 const EAFNOSUPPORT: u16 = 97;
 
 /// One system call and its number on each architecture that has it.
@@ -64,8 +65,18 @@ const CLONE: &[Check] = &[Check::only(0, 0x7e02_0000, &[0], EPERM)];
 
 /// ioctl_tty(2): TIOCSTI types into a terminal and TIOCLINUX pastes into a console, both as
 /// whoever sits there (CVE-2017-5226, CVE-2023-28100); TIOCSETD loads line disciplines. Devices
-/// answer for the rest, and there are hardly any devices.
-const IOCTL: &[Check] = &[Check::none(1, u32::MAX, &[0x5412, 0x541c, 0x5423], EPERM)];
+/// answer for the rest, and there are hardly any devices. Then FS_IOC_RESVSP, FS_IOC_RESVSP64 and
+/// FS_IOC_ZERO_RANGE, which are fallocate by another name, see below.
+const IOCTL: &[Check] = &[
+    Check::none(1, u32::MAX, &[0x5412, 0x541c, 0x5423], EPERM),
+    Check::none(1, u32::MAX, &[0x4030_5828, 0x4030_582a, 0x4030_5839], EOPNOTSUPP),
+];
+
+/// fallocate(2): gives room back (FALLOC_FL_PUNCH_HOLE with KEEP_SIZE, 3), and takes none. One call
+/// takes all the room of a disk in the time of one write, sooner than anybody could count it, and
+/// with KEEP_SIZE past RLIMIT_FSIZE as well. The error is that of a file system without it, on
+/// which the C library's posix_fallocate writes.
+const FALLOCATE: &[Check] = &[Check::only(1, u32::MAX, &[3], EOPNOTSUPP)];
 
 /// personality(2): only "as it is" and the question what it is. READ_IMPLIES_EXEC and
 /// ADDR_NO_RANDOMIZE weaken the program against its own input, the others are old emulations.
@@ -177,9 +188,8 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Allow, calls! {
         mkdir 83 -; mkdirat 258 34; rmdir 84 -; rename 82 -; renameat 264 38;
         link 86 -; linkat 265 37; symlink 88 -; symlinkat 266 36; unlink 87 -; unlinkat 263 35;
-        truncate 76 45; ftruncate 77 46; fallocate 285 47; chmod 90 -; fchmod 91 52;
-        fchmodat 268 53; fchmodat2 452 452; utime 132 -; utimes 235 -; futimesat 261 -;
-        utimensat 280 88;
+        truncate 76 45; ftruncate 77 46; chmod 90 -; fchmod 91 52; fchmodat 268 53;
+        fchmodat2 452 452; utime 132 -; utimes 235 -; futimesat 261 -; utimensat 280 88;
     }),
     // Ownership: without CAP_CHOWN only a no-op succeeds, and tar, pip and git ask for it.
     Group(Rule::Allow, calls! { chown 92 -; fchown 93 55; lchown 94 -; fchownat 260 54; }),
@@ -357,6 +367,7 @@ pub(super) const TABLE: &[Group] = &[
     Group(Rule::Arguments(MEMFD), calls! { memfd_create 319 279; }),
     Group(Rule::Arguments(SHMGET), calls! { shmget 29 194; }),
     Group(Rule::Arguments(IOCTL), calls! { ioctl 16 29; }),
+    Group(Rule::Arguments(FALLOCATE), calls! { fallocate 285 47; }),
     Group(Rule::Arguments(PERSONALITY), calls! { personality 135 92; }),
     Group(Rule::Arguments(PRCTL), calls! { prctl 157 167; }),
     Group(Rule::Arguments(SOCKET), calls! { socket 41 198; socketpair 53 199; }),

@@ -175,6 +175,25 @@ fn no_ioctl_types_into_a_terminal() {
 }
 
 #[test]
+fn room_is_given_back_and_never_taken_at_once() {
+    const UNSUPPORTED: u32 = ERRNO | 95;
+    on_each("fallocate", &[(1, 3)], ALLOW);
+    on_each("fallocate", &[(1, 3 | JUNK), (2, 0), (3, 1 << 40)], ALLOW);
+    // As it is, KEEP_SIZE, COLLAPSE_RANGE, ZERO_RANGE with and without, INSERT_RANGE, UNSHARE_RANGE.
+    for mode in [0, 1, 8, 0x10, 0x11, 0x20, 0x40, JUNK, 1 | JUNK] {
+        on_each("fallocate", &[(1, mode)], UNSUPPORTED);
+    }
+    for request in [0x4030_5828, 0x4030_582a, 0x4030_5839] {
+        on_each("ioctl", &[(1, request)], UNSUPPORTED);
+        on_each("ioctl", &[(1, request | JUNK)], UNSUPPORTED);
+    }
+    // FS_IOC_UNRESVSP, FS_IOC_UNRESVSP64.
+    for request in [0x4030_5829, 0x4030_582b] {
+        on_each("ioctl", &[(1, request)], ALLOW);
+    }
+}
+
+#[test]
 fn personality_stays_as_it_is() {
     on_each("personality", &[(0, 0)], ALLOW);
     on_each("personality", &[(0, 0xffff_ffff)], ALLOW);
