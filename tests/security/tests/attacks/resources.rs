@@ -2,7 +2,7 @@
 
 use crate::burdens::{BURDENS, Burden, Check, ONE_OF_EACH, PER_USER};
 use crate::{say, shortened};
-use conformance::{Home, process, wait_until};
+use conformance::{Home, patience, process, wait_until};
 use security::{Column, Control, Host, Mode, Pace, STALL, Table, is_root, ordinary_user};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -161,7 +161,7 @@ fn aftermath(column: &Column) -> Option<String> {
     if alive["stdout"] != "alive\n" {
         return Some(format!("the next execution: {}", shortened(&alive)));
     }
-    let deadline = Instant::now() + Duration::from_secs(GONE_WITHIN_S);
+    let deadline = Instant::now() + patience(GONE_WITHIN_S);
     loop {
         let left = [column.sandboxes(), column.private_workspaces()].concat();
         if left.is_empty() {
