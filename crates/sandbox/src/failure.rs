@@ -12,6 +12,8 @@ use crate::plan::SandboxPlan;
 pub(crate) const WORKING_DIRECTORY_STEP: &str = "working-directory";
 /// Name of the step that makes a process in new namespaces.
 pub(crate) const NAMESPACES_STEP: &str = "namespaces";
+/// Name of the step by which what was forked enters a sandbox that stands.
+pub(crate) const ENTER_STEP: &str = "enter";
 /// Name of the step that mounts; its items are those of the plan.
 pub(crate) const MOUNT_STEP: &str = "mount";
 
@@ -73,6 +75,7 @@ impl Failure {
                 "No permissions to create new namespace".into()
             }
             (NAMESPACES_STEP, ..) => "creating new namespaces".into(),
+            (ENTER_STEP, ..) => "entering the namespaces of a sandbox that stands (setns)".into(),
             ("id-map", ..) => "mapping the user of the sandbox".into(),
             ("cgroup" | "cgroup-namespace", ..) => "entering the service's cgroup".into(),
             ("pivot-root" | "old-root" | "root" | "private-mounts", ..) => "changing to the sandbox's root".into(),
@@ -96,7 +99,7 @@ impl Failure {
                 )
             }
             libc::ENOSYS => Some(
-                "this kernel, or the container's seccomp filter, lacks clone3 or the newer mount calls: Linux 5.12 is needed, \
+                "this kernel, or the container's seccomp filter, lacks clone3, setns or the newer mount calls: Linux 5.12 is needed, \
                  and in a container a filter that lets them through (docker run --security-opt \
                  seccomp=deploy/profiles/seccomp.json …)",
             ),
@@ -134,6 +137,8 @@ mod tests {
         assert!(sentence(MOUNT_STEP, Some(0), libc::ENOSPC).contains("the other user.max_*_namespaces"));
         assert!(sentence(NAMESPACES_STEP, None, libc::ENOSYS).contains("Linux 5.12"));
         assert!(sentence("descriptors", None, libc::EINVAL).contains("ulimit -n"));
+        let text = sentence(ENTER_STEP, None, libc::EPERM);
+        assert!(text.contains("(setns): Operation not permitted") && text.contains("seccomp.json"), "{text}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 
 use crate::capture::{self, Capture, Chunk, Stream};
+use crate::error::{SandboxError, Stage};
 use crate::outcome::Captured;
 
 /// What a program that was started ahead says on its result channel when it is ready for its request.
@@ -54,6 +55,19 @@ impl Pipes {
         let mut said = [0; AHEAD.len()];
         result.read_exact(&mut said).await?;
         if said == *AHEAD { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// The failure of a program that ended before it said that, `how` it did, and the last line of what it wrote to standard error.
+    pub fn too_early(&self, how: &str) -> SandboxError {
+        let mut said = vec![0; 4096];
+        rustix::io::ioctl_fionbio(&self.stderr, true).ok();
+        let length = rustix::io::read(&self.stderr, &mut said).unwrap_or(0);
+        let said = String::from_utf8_lossy(&said[..length]);
+        let said = said.trim().lines().last().map_or("it said nothing".to_owned(), |line| format!("it said: {line}"));
+        let why = format!(
+            "a program that was started ahead ended before it was ready ({how}; {said}); run `sandbox-executor doctor`"
+        );
+        SandboxError::new(Stage::Program, why)
     }
 
     /// Starts draining them.

@@ -6,6 +6,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,8 @@ const KILL_GRACE: Duration = Duration::from_millis(80);
 /// How long it has then, where its own end would end nothing sooner: the kernel takes its time with large memory, and what it has
 /// counted would be lost.
 const COUNT_GRACE: Duration = Duration::from_secs(2);
+/// How long an init has to tell why a program ended that should wait.
+const WHY_WITHIN: Duration = Duration::from_secs(1);
 
 /// A sandbox that stands: its init waits for the program.
 pub struct Prepared {
@@ -291,14 +295,17 @@ impl Started {
     /// # Errors
     /// It ended before, or said something else.
     pub async fn arrived(&mut self) -> Result<(), SandboxError> {
-        let failed = |error| SandboxError::io(Stage::Program, "waiting for a program that was started ahead", error);
-        tokio::select! {
+        let report = tokio::select! {
             biased;
-            arrived = self.pipes.arrived() => arrived.map_err(failed)?,
-            report = self.sandbox.control.receive::<Report>() => return match self.sandbox.understand(report) {
-                Err(error) => Err(error),
-                Ok(_) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+            arrived = self.pipes.arrived() => match arrived {
+                Ok(()) => None,
+                // Its end shows in the pipe before the init tells of it.
+                Err(_) => Some(tokio::time::timeout(WHY_WITHIN, self.sandbox.control.receive::<Report>()).await.ok()),
             },
+            report = self.sandbox.control.receive::<Report>() => Some(Some(report)),
+        };
+        if let Some(report) = report {
+            return Err(self.too_early(report));
         }
         // What it used until now is not the run's.
         self.sandbox.control.send(&Order::Ahead, &[]).await.map_err(no_order)?;
@@ -306,6 +313,17 @@ impl Started {
             self.sandbox.used_before = used;
         }
         Ok(())
+    }
+
+    /// Why it ended before it was ready, by the init's report if there is one, and by what it said itself.
+    fn too_early(&self, report: Option<io::Result<Option<channel::Packet<Report>>>>) -> SandboxError {
+        let how = match report.map(|report| self.sandbox.understand(report)) {
+            Some(Err(error)) => return error,
+            Some(Ok(ended)) if ended.out_of_memory => "out of memory, see MAX_MEMORY_MB".to_owned(),
+            Some(Ok(ended)) => ExitStatus::from_raw(ended.status).to_string(),
+            None => "how can't be told".to_owned(),
+        };
+        self.pipes.too_early(&how)
     }
 
     /// Whether it still waits, as far as can be told.

@@ -495,6 +495,55 @@ fn a_full_disk_of_the_workspaces_refuses_new_ones_and_is_noticed_when_it_has_roo
     assert_eq!(result(&service, "before")["status"], "completed");
 }
 
+/// Where there is no room to start.
+fn waits_for_room_to_start(variable: &str, folder: &str) {
+    let home = Home::new();
+    let path = home.path(folder);
+    std::fs::create_dir_all(&path).expect("a folder");
+    let disk = path.display();
+    let script = format!(
+        "set -e\nmount -t tmpfs -o size=48m none {disk}\n! head -c 64M /dev/zero >{disk}/filler 2>/dev/null\nexec \"$@\""
+    );
+    let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh"];
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    let start = |home| Service::started_by(&outer, home, &[("EXECUTOR_PORT", &port.to_string())]);
+    let service = start(home);
+    let (health, told) = (service.get("/health"), service.path(folder).display().to_string());
+    assert_eq!((health.status, &health.json()["status"]), (503, &json!("unhealthy")));
+    let reason = health.json()["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("full") && reason.contains(variable) && reason.contains(&told), "{reason}");
+    let refused = service.post(json!({"language": "shell", "code": ":"}).to_string());
+    let body = refused.assert_error(507, "Executor.InsufficientStorage");
+    assert!(body["solution"].as_str().is_some_and(|text| text.contains(variable)), "{body}");
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains("[ERROR]")).unwrap_or_default();
+    assert!(line.contains(&format!("{variable} = {told}: no space left")) && line.contains("make room"), "{log}");
+    assert_eq!(log.matches("[ERROR]").count(), 1, "{log}");
+    std::fs::remove_file(format!("/proc/{}/root{told}/filler", service.pid())).expect("room again");
+    wait_until("it starts", 30, || service.log().contains("Listening on"));
+    assert_eq!(service.get("/health").status, 200);
+    assert_completed(&service.execute(leaves_a_line("after", "s", ":")));
+    // Who stops it while it waits has it end.
+    let mut service = start(service.stopped());
+    assert_eq!(service.get("/health").status, 503);
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait(10).code(), Some(143), "{}", service.log());
+}
+
+#[test]
+fn on_a_full_disk_of_the_state_a_start_waits_and_says_so() {
+    if is_root("on_a_full_disk_of_the_state_a_start_waits_and_says_so") {
+        waits_for_room_to_start("STATE_PATH", "state");
+    }
+}
+
+#[test]
+fn on_a_full_disk_of_the_workspaces_a_start_waits_and_says_so() {
+    if is_root("on_a_full_disk_of_the_workspaces_a_start_waits_and_says_so") {
+        waits_for_room_to_start("WORKSPACE_PATH", "workspaces");
+    }
+}
+
 // --- the file ---
 
 #[test]

@@ -8,7 +8,7 @@
 mod adapters;
 mod control_plane;
 mod disk;
-mod folders;
+pub(super) mod folders;
 mod interpreters;
 mod kernel;
 mod limits;

@@ -7,5 +7,6 @@ pub mod health;
 pub mod man;
 pub mod openapi;
 pub mod outbox;
+mod room;
 pub mod run;
 pub mod serve;

@@ -15,9 +15,11 @@ use sandbox::native::Native;
 use sandbox::policy::Limits;
 use sandbox::prepare::Ground;
 use sandbox::seatbelt::Seatbelt;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::room;
 use crate::config::{Config, Isolation as Wanted};
 use crate::executions::Executions;
 use crate::http;
@@ -33,7 +35,7 @@ use crate::warm::{self, Warm};
 use crate::workspace::{Uids, Workspaces};
 
 /// How long clients have to take the last answers.
-const LAST_ANSWERS: Duration = Duration::from_millis(700);
+pub(super) const LAST_ANSWERS: Duration = Duration::from_millis(700);
 /// How long results of the last moment have to be written.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 /// Descriptors that one execution takes while it runs, with room for its connection.
@@ -169,7 +171,9 @@ async fn choose(
                 let executor = executor(isolation, Choice { reason, refused: refused.clone() });
                 executor.probe(config).await.map(|()| executor)
             }
-            Err(error) => Err(error.detail),
+            Err(SandboxError { detail, cause, .. }) => {
+                Err(cause.map_or(detail.clone(), |cause| format!("{detail}: {cause}")))
+            }
         };
         match tried {
             Ok(executor) => return Ok(executor),
@@ -216,6 +220,9 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     if let Some(ids) = ids {
         tracing::info!("{ids}");
     }
+    if !room::wait(&config).await? {
+        return Ok(STOPPED);
+    }
     let state = State::open(&config.state_path).map_err(|error| {
         let path = config.state_path.display();
         if error.kind() == std::io::ErrorKind::ResourceBusy {
@@ -244,9 +251,7 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
              service and with it every session"
         );
     }
-    let listener = http::server::listen((config.host, config.port).into()).with_context(|| {
-        format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port)
-    })?;
+    let listener = listen(&config)?;
     let address = listener.local_addr()?;
     for sentence in executor.lacks.get().into_iter().flatten() {
         tracing::warn!("{sentence}");
@@ -309,6 +314,15 @@ pub async fn run(mut config: Config, ids: Option<String>, log: Arc<LogHandle>) -
     store.close().await;
     drop((service, executions, executor));
     Ok(STOPPED)
+}
+
+/// Listens where the configuration says.
+///
+/// # Errors
+/// That can't be.
+pub(super) fn listen(config: &Config) -> Result<TcpListener> {
+    http::server::listen((config.host, config.port).into())
+        .with_context(|| format!("EXECUTOR_HOST/EXECUTOR_PORT = {}:{} can't be listened on", config.host, config.port))
 }
 
 /// How much is made ahead: as configured, or as the processors can use. Where nothing is isolated nothing is.

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::answer::Content;
 use crate::http::problem::Problem;
 use crate::store::{Record, Status};
 
@@ -74,9 +74,7 @@ pub struct Done {
     /// How it ended.
     pub status: Status,
     /// The answer.
-    pub body: Bytes,
-    /// Its share of the memory for answers.
-    pub held: Option<Arc<OwnedSemaphorePermit>>,
+    pub content: Content,
 }
 
 /// Why an id can't be had.

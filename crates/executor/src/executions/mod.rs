@@ -24,7 +24,7 @@ use crate::admission::queue::{Queue, Slot, Ticket};
 use crate::admission::request::{self, Ceilings, ExecuteRequest};
 use crate::answer::Answer;
 use crate::config::Config;
-use crate::http::answer::json_weight;
+use crate::http::answer::{Content, PIECE, json_weight};
 use crate::http::problem::Problem;
 use crate::offload::offload;
 use crate::pipeline::{Executor, Failed, Reins};
@@ -42,7 +42,7 @@ pub use view::{Cancelled, Found, Page, parse_cursor};
 const ANSWER_FIRST: Duration = Duration::from_millis(2);
 /// What requests and answers are counted in.
 const KIB: usize = 1024;
-/// What answers may hold that clients have not taken yet.
+/// What answers may hold until they are written.
 const ANSWERS_KIB: usize = 256 * 1024;
 /// How often to look whether a result that could not be written is written by now.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -314,12 +314,15 @@ impl Executions {
         self.settle(claim, answer, None, Wait::Written).await;
     }
 
-    /// Records a result and gives it to whoever waits; the place is kept until there is memory for it.
+    /// Records a result and gives it to whoever waits; the place is kept until there is memory for it, which waits for the disk and
+    /// for no client: a large answer is read from there as it is sent.
     async fn settle(&self, claim: Claim, mut answer: Answer, ran: Option<Ran>, wait: Wait) {
         let (entry, leftovers) = (&claim.entry, answer.leftovers.take());
         let (status, exit_code, execution_time) = (status_of(answer.status), answer.exit_code, answer.execution_time);
         metrics::ended(&entry.record.language, status);
         let (body, held) = self.bytes_of(answer).await;
+        let is_large = body.len() > PIECE;
+        let wait = if is_large { wait.max(Wait::Written) } else { wait };
         let finished_ms = now_ms();
         entry.finishes(Finish { ms: finished_ms, exit_code, execution_time });
         let finished = Finished {
@@ -334,7 +337,17 @@ impl Executions {
         let mut written = std::pin::pin!(self.store.finish(entry.record.clone(), finished, wait));
         let heartbeats = ran.and_then(|(_place, heartbeats)| heartbeats);
         let mut outcome = if wait == Wait::Nothing { None } else { Some(written.as_mut().await) };
-        entry.ends(End::Answered(Done { status, body, held: held.map(Arc::new) }));
+        let content = match outcome {
+            Some(Ok(())) if is_large => {
+                let stored = self.store.stored(entry.record.seq, body.len());
+                drop((body, held));
+                Content::Stored(stored)
+            }
+            // It can't be written for now, so that it counts on.
+            _ if is_large => Content::Held { rest: body, _share: held.map(Arc::new) },
+            _ => Content::small(body),
+        };
+        entry.ends(End::Answered(Done { status, content }));
         if leftovers.is_some() {
             tokio::time::sleep(ANSWER_FIRST).await;
             drop(leftovers);
@@ -381,7 +394,7 @@ impl Executions {
         }
     }
 
-    /// The answer as JSON, which holds its share of the memory for answers.
+    /// The answer as JSON, and its share of the memory for answers.
     async fn bytes_of(&self, answer: Answer) -> (Bytes, Option<OwnedSemaphorePermit>) {
         let value = answer.return_value.as_ref().map_or(0, |value| value.get().len()) + answer.files_weight();
         let size = answer.stdout.len() + answer.stderr.len() + value;
@@ -410,9 +423,11 @@ impl Executions {
     async fn stored(&self, seq: i64) -> Result<Option<Done>, Problem> {
         let bytes = self.store.result_bytes(seq).await.map_err(|error| problem_of_store(&error))?;
         let Some((bytes, status)) = bytes else { return Ok(None) };
-        let held = self.share(bytes).await.map(Arc::new);
+        if bytes > PIECE {
+            return Ok(Some(Done { status, content: Content::Stored(self.store.stored(seq, bytes)) }));
+        }
         let body = self.store.result_at(seq).await.map_err(|error| problem_of_store(&error))?;
-        Ok(body.map(|body| Done { status, body: body.into(), held }))
+        Ok(body.map(|body| Done { status, content: Content::small(body) }))
     }
 }
 

@@ -192,6 +192,6 @@ fn enforcement(executor: &Executor) -> Value {
     })
 }
 
-fn platform() -> &'static str {
+pub(super) fn platform() -> &'static str {
     if cfg!(target_os = "macos") { "macOS" } else { "Linux" }
 }

@@ -1,10 +1,10 @@
-//! A large answer on its way out: in pieces, within a time, and counted against the memory for answers until it is gone, so
-//! that clients that do not read can't make the service hold ever more.
+//! An answer on its way out: in pieces, within a time. A large one is read from the store as its client takes it, so that clients that
+//! do not read neither make the service hold ever more nor have others wait for memory.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -15,14 +15,41 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
+use crate::store::{StoreError, Stored};
+
 /// How long a client may take for a whole answer.
 const ANSWER_TIME: Duration = Duration::from_secs(120);
-/// Bytes handed to the connection at a time.
-const PIECE: usize = 64 * 1024;
+/// Bytes handed to the connection at a time, about what it holds anyway. An answer that is no larger needs no store.
+pub const PIECE: usize = 256 * 1024;
 
-/// A JSON answer that holds its share of the memory for answers until it is sent.
-pub fn json(bytes: Bytes, held: Option<Arc<OwnedSemaphorePermit>>) -> Response {
-    let body = HeldBody { rest: bytes, deadline: Box::pin(sleep(ANSWER_TIME)), _held: held };
+/// Where an answer is.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// In memory.
+    Held {
+        /// What is left of it to send.
+        rest: Bytes,
+        /// Its share of the memory for answers, if that counts.
+        _share: Option<Arc<OwnedSemaphorePermit>>,
+    },
+    /// In the store.
+    Stored(Stored),
+}
+
+impl Content {
+    /// One that is in memory anyway.
+    pub fn small(body: impl Into<Bytes>) -> Self {
+        Self::Held { rest: body.into(), _share: None }
+    }
+}
+
+/// A JSON answer.
+pub fn json(content: Content) -> Response {
+    let left = match &content {
+        Content::Held { rest, .. } => rest.len(),
+        Content::Stored(stored) => stored.bytes,
+    };
+    let body = Pieces { content, left, reading: None, deadline: Box::pin(sleep(ANSWER_TIME)) };
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -38,33 +65,56 @@ pub fn json_weight(text: &str) -> usize {
     text.bytes().map(weight).sum()
 }
 
-struct HeldBody {
-    rest: Bytes,
+struct Pieces {
+    content: Content,
+    left: usize,
+    reading: Option<Reading>,
     deadline: Pin<Box<Sleep>>,
-    _held: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-impl HttpBody for HeldBody {
+type Reading = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>;
+
+impl Pieces {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let stored = match &mut self.content {
+            Content::Held { rest, .. } => return Poll::Ready(Ok(rest.split_to(rest.len().min(PIECE)))),
+            Content::Stored(stored) => stored,
+        };
+        let reading = self.reading.get_or_insert_with(|| {
+            let (stored, from) = (stored.clone(), stored.bytes - self.left);
+            Box::pin(async move { stored.piece(from, PIECE).await })
+        });
+        let piece = ready!(reading.as_mut().poll(context));
+        self.reading = None;
+        if let Err(error) = &piece {
+            tracing::warn!("An answer could not be sent to its end: {error}");
+        }
+        Poll::Ready(piece.map_err(io::Error::other))
+    }
+}
+
+impl HttpBody for Pieces {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.rest.is_empty() {
+        if self.left == 0 {
             return Poll::Ready(None);
         }
         if self.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let piece = ready!(self.poll_piece(context))?;
+        self.left -= piece.len();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        SizeHint::with_exact(self.left as u64)
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn execute(State(service): State<Arc<Service>>, request: Request) -> R
 
 /// The answer that an execution has.
 pub fn result(done: Done) -> Response {
-    answer::json(done.body, done.held)
+    answer::json(done.content)
 }
 
 /// Whether the client would rather not wait (RFC 7240, section 4.1).

@@ -15,6 +15,7 @@ mod routes;
 pub mod server;
 mod session_config;
 mod sessions;
+pub mod waiting;
 
 pub use openapi::document;
 pub use routes::{Service, router};

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +20,8 @@ use crate::config::{Config, HostRule};
 use crate::executions::Executions;
 use crate::telemetry::metrics;
 use crate::workspace::random;
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The service as the routes see it.
 pub struct Service {
@@ -105,7 +107,7 @@ async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: N
     }
     metrics::answered(route.as_ref().map(MatchedPath::as_str), response.status().as_u16());
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&id).ok().map(|id| (header::HeaderName::from_static("x-request-id"), id)));
+    headers.extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     if let Some(origin) = origin.filter(|origin| is_listed(&service, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
@@ -124,7 +126,7 @@ async fn gate(State(service): State<Arc<Service>>, mut request: Request, next: N
 pub struct RequestId(pub String);
 
 /// The client's id if it has the form of one, otherwise one of ours.
-fn request_id(headers: &HeaderMap) -> String {
+pub(super) fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
     given.map_or_else(|| format!("req-{:016x}", random()), str::to_owned)
 }
@@ -134,11 +136,16 @@ fn is_listed(service: &Service, origin: &HeaderValue) -> bool {
     service.config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
+/// Whether the request is for a host that may be meant.
+pub(super) fn names_host(rule: &HostRule, request: &Request) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or(request.uri().authority().map(|authority| authority.as_str()));
+    *rule == HostRule::Any || host.is_some_and(|host| rule.allows(host))
+}
+
 fn admit(service: &Service, request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or(request.uri().authority().map(|authority| authority.as_str()));
-    if service.host_rule != HostRule::Any && !host.is_some_and(|host| service.host_rule.allows(host)) {
+    if !names_host(&service.host_rule, request) {
         return Err(Problem::ForbiddenHost);
     }
     if headers.get_all(header::ORIGIN).iter().any(|origin| !is_listed(service, origin)) {

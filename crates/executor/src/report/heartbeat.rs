@@ -41,6 +41,25 @@ pub struct Over {
     pub to_report: bool,
 }
 
+/// Says that they are over when it is dropped, also by a panic: until then the result is not sent.
+struct Ending {
+    shared: Arc<Shared>,
+    id: String,
+    to_report: bool,
+}
+
+impl Ending {
+    fn report_nothing(&mut self) {
+        self.to_report = false;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.over.send(Over { id: std::mem::take(&mut self.id), to_report: self.to_report }).ok();
+    }
+}
+
 impl Heartbeats {
     pub(super) fn start(shared: &Arc<Shared>, id: &str) -> Self {
         shared.beating().insert(id.to_owned());
@@ -55,10 +74,12 @@ impl Heartbeats {
         }
         let (end, ended) = oneshot::channel();
         self.end = Some(end);
-        let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+        let mut ending = Ending { shared: Arc::clone(&self.shared), id: self.id.clone(), to_report: true };
         tokio::spawn(async move {
-            let end = until_the_end(&shared, &id, ended).await;
-            over(&shared, id, end).await;
+            match until_the_end(&ending.shared, &ending.id, ended).await {
+                Some(end) => sleep_until(end + ANSWER_FIRST).await,
+                None => ending.report_nothing(),
+            }
         });
         work.await
     }
@@ -66,16 +87,16 @@ impl Heartbeats {
     /// The execution has ended, and its result is written.
     pub(super) fn finish(mut self) {
         self.finished = true;
-        if let Some(end) = self.end.take() {
-            end.send(Instant::now()).ok();
+        // Those that a fault of ours ended hear nothing.
+        if self.end.take().is_some_and(|end| end.send(Instant::now()).is_ok()) {
             return;
         }
-        let (shared, id, first, end) =
-            (Arc::clone(&self.shared), std::mem::take(&mut self.id), self.started + FIRST, Instant::now());
+        let (first, end) = (self.started + FIRST, Instant::now());
+        let ending = Ending { shared: Arc::clone(&self.shared), id: std::mem::take(&mut self.id), to_report: true };
         tokio::spawn(async move {
             sleep_until(first).await;
-            beat(&shared, &id).await;
-            over(&shared, id, Some(end)).await;
+            beat(&ending.shared, &ending.id).await;
+            sleep_until(end + ANSWER_FIRST).await;
         });
     }
 }
@@ -102,13 +123,6 @@ async fn until_the_end(shared: &Shared, id: &str, mut end: oneshot::Receiver<Ins
             _ = beats.tick() => {}
         }
     }
-}
-
-async fn over(shared: &Shared, id: String, end: Option<Instant>) {
-    if let Some(end) = end {
-        sleep_until(end + ANSWER_FIRST).await;
-    }
-    shared.over.send(Over { id, to_report: end.is_some() }).ok();
 }
 
 async fn beat(shared: &Shared, id: &str) {

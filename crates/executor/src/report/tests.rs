@@ -13,27 +13,35 @@ use crate::store::{Finished, Keeping, Record, Status as Ended, Wait};
 const KEEPING: Keeping = Keeping { retention: Duration::from_secs(3600), most_bytes: Keeping::MOST_BYTES };
 
 /// A state folder, and what reports from it.
-struct Place {
+pub(super) struct Place {
     folder: TempDir,
     settings: Vec<(&'static str, String)>,
 }
 
 impl Place {
-    fn new(plane: &ControlPlane) -> Self {
+    pub(super) fn new(plane: &ControlPlane) -> Self {
         let settings = vec![("CONTROL_PLANE_URL", plane.url()), ("HEARTBEAT_INTERVAL", "1".into())];
         Self { folder: TempDir::new().unwrap(), settings }
     }
 
-    fn start(&self) -> (Store, Reports) {
-        let store = Store::open(self.folder.path(), KEEPING).unwrap();
+    pub(super) fn start(&self) -> (Store, Reports) {
+        self.start_with(&self.config())
+    }
+
+    fn config(&self) -> Config {
         let settings: Vec<(&str, &str)> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let reports = Reports::start(&Config::of(&settings), store.clone()).unwrap().unwrap();
+        Config::of(&settings)
+    }
+
+    fn start_with(&self, config: &Config) -> (Store, Reports) {
+        let store = Store::open(self.folder.path(), KEEPING).unwrap();
+        let reports = Reports::start(config, store.clone()).unwrap().unwrap();
         (store, reports)
     }
 }
 
 /// Writes an execution's end.
-async fn finish(store: &Store, id: &str) {
+pub(super) async fn finish(store: &Store, id: &str) {
     let record = Record {
         seq: store.next_seq(),
         id: id.into(),
@@ -120,6 +128,23 @@ async fn one_that_did_not_run_is_never_heard_of() {
     drop(heartbeats);
     until("the end", async || reports.0.is_idle()).await;
     assert_eq!(plane.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_that_end_in_a_panic_hold_no_result_back() {
+    let plane = ControlPlane::start();
+    let place = Place::new(&plane);
+    // What no configuration can say: the timer panics.
+    let mut config = place.config();
+    config.heartbeat_interval = Duration::ZERO;
+    let (store, reports) = place.start_with(&config);
+    let mut heartbeats = reports.started("one");
+    heartbeats.beat_while(sleep(Duration::from_millis(100))).await;
+    assert_eq!(plane.count(), 0);
+    finish(&store, "one").await;
+    reports.finished(heartbeats);
+    until("the result", async || waiting(&store).await == 0).await;
+    assert_eq!(results(&plane), ["one"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

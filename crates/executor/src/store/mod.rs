@@ -29,7 +29,7 @@ use change::Change;
 pub use keeper::Keeping;
 pub use outbox::{OutboxCounts, OutboxRow, Waiting};
 use read::Readers;
-pub use read::{Filter, Row};
+pub use read::{Filter, Row, Stored};
 use room::Room;
 pub use schema::OpenError;
 use writer::Writer;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Record, Status, Store, StoreError, schema};
@@ -52,6 +53,33 @@ pub struct Known {
     pub digest: Option<[u8; 32]>,
     /// Where it is.
     pub status: Status,
+}
+
+/// A result that is read in pieces, each by itself: between them it holds nothing, neither memory nor the file's log.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    store: Store,
+    seq: i64,
+    /// Its length.
+    pub bytes: usize,
+}
+
+impl Stored {
+    /// From this byte on, as many as this at most.
+    ///
+    /// # Errors
+    /// As of reading; above all, it is not kept any more.
+    pub async fn piece(&self, from: usize, most: usize) -> Result<Bytes, StoreError> {
+        let (seq, length) = (self.seq, most.min(self.bytes.saturating_sub(from)));
+        self.store
+            .read(move |connection| {
+                let body = connection.blob_open("main", "results", "body", seq, true)?;
+                let mut piece = vec![0; length];
+                body.read_at_exact(&mut piece, from)?;
+                Ok(piece.into())
+            })
+            .await
+    }
 }
 
 /// An execution in a list.
@@ -119,6 +147,11 @@ impl Store {
             connection.prepare_cached(sql)?.query_row([seq], |row| row.get(0)).optional()
         })
         .await
+    }
+
+    /// The result of this length, which is written.
+    pub fn stored(&self, seq: i64, bytes: usize) -> Stored {
+        Stored { store: self.clone(), seq, bytes }
     }
 
     /// The result of an execution by its place.

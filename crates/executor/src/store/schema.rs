@@ -109,10 +109,13 @@ impl OpenError {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path: path.to_owned(), reason: error.to_string() },
+            _ if super::writer::is_full(error) => Self::Unusable { path: path.to_owned(), reason: FULL.into() },
             _ => Self::unusable(path, error),
         }
     }
 }
+
+const FULL: &str = "no space left on its disk";
 
 /// The connection that writes; the file is made if there is none.
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {

@@ -72,6 +72,24 @@ async fn an_execution_is_found_again_at_each_of_its_stages() {
 }
 
 #[tokio::test]
+async fn a_result_is_read_in_pieces_as_long_as_it_is_kept() {
+    let place = Place::new();
+    let store = place.open();
+    let record = record(&store, "one");
+    let body: Bytes = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    let large = Finished { body: body.clone(), ..finished("") };
+    store.finish(record.clone(), large, Wait::Written).await.unwrap();
+    let stored = store.stored(record.seq, body.len());
+    for (from, most) in [(0, 1), (0, 500_000), (777_777, 100_000), (1_199_999, 500_000)] {
+        let piece = stored.piece(from, most).await.unwrap();
+        assert_eq!(piece, body[from..(from + most).min(body.len())]);
+    }
+    store.forget(record.seq, Wait::Written).await.unwrap();
+    store.change(change::Change::Drop { seqs: vec![record.seq] }, Wait::Written).await.unwrap();
+    stored.piece(0, 1).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn what_was_written_is_there_after_the_store_was_closed_and_the_order_goes_on() {
     let place = Place::new();
     let store = place.open();

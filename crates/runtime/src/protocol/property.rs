@@ -16,6 +16,8 @@ pub fn holds(bytes: &[u8]) -> (bool, bool) {
 
 fn framed_holds(bytes: &[u8]) -> bool {
     let returned = result(bytes, bytes.len() as u64);
+    // What was started ahead has said so first.
+    let bytes = bytes.strip_prefix(AHEAD).unwrap_or(bytes);
     let frame = first_frame(bytes);
     match (&returned, frame) {
         (Returned::Nothing, _) => assert!(bytes.is_empty(), "{bytes:?}"),

@@ -302,26 +302,33 @@ impl Drop for Cgroup {
         }
         self.removed = true;
         let (name, limits) = (std::mem::take(&mut self.name), self.limits.take());
-        let mut group = Cgroup { shared: Arc::clone(&self.shared), name, limits, vacant: self.vacant, removed: false };
-        let clear = move || {
-            group.removed = group.keep();
-            if group.removed {
-                return;
-            }
-            // As a rule nothing is left to be killed, and the kernel refuses where something is.
-            let hierarchies = &group.shared.hierarchies;
-            group.removed = hierarchies.iter().all(|hierarchy| hierarchy.unmake(&group.name).is_ok());
-            if group.removed {
-                return;
-            }
-            let path = group.name.clone();
-            if let Err(error) = group.kill().and_then(|()| group.remove()) {
-                tracing::warn!("A cgroup stays: {path} ({error})");
-            }
-        };
+        let group = Cgroup { shared: Arc::clone(&self.shared), name, limits, vacant: self.vacant, removed: false };
+        let clearing = Clearing(Some(group));
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(clear)),
-            Err(_) => clear(),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(clearing))),
+            Err(_) => drop(clearing),
+        }
+    }
+}
+
+/// A group to be cleared away by whoever drops this: a runtime that ends drops what it was given without running it.
+struct Clearing(Option<Cgroup>);
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        let Some(mut group) = self.0.take() else { return };
+        // As a rule nothing is left to be killed, and the kernel refuses where something is.
+        let is_gone =
+            |group: &Cgroup| group.shared.hierarchies.iter().all(|hierarchy| hierarchy.unmake(&group.name).is_ok());
+        let is_cleared = group.keep() || is_gone(&group);
+        // Once is enough, also where it fails.
+        group.removed = true;
+        if is_cleared {
+            return;
+        }
+        let path = group.name.clone();
+        if let Err(error) = group.kill().and_then(|()| group.remove()) {
+            tracing::warn!("A cgroup stays: {path} ({error})");
         }
     }
 }

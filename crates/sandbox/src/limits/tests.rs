@@ -405,6 +405,27 @@ fn sweep_takes_what_other_instances_left_and_nothing_of_those_that_live() {
 }
 
 #[test]
+fn a_group_that_a_runtime_drops_at_its_end_is_removed() {
+    let Some(cgroups) = all_controllers() else { return };
+    let group = cgroups.create("last", &limits()).expect("a group");
+    let path = cgroups.shared.hierarchies[0].path.join("last");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    let (here, is_here) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        let _group = group;
+        here.send(()).ok();
+        // Until the threads that may block take nothing any more: what they are given then is dropped.
+        std::thread::sleep(Duration::from_millis(300));
+        std::future::pending::<()>().await;
+    });
+    is_here.recv().expect("it runs");
+    assert!(path.exists());
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    assert!(!path.exists());
+    cgroups.close();
+}
+
+#[test]
 fn a_group_with_a_process_is_not_removed() {
     let Some(cgroups) = all_controllers() else { return };
     let group = cgroups.create("busy", &limits()).expect("a group");

@@ -120,8 +120,7 @@ impl Started {
     /// # Errors
     /// It ended before, or said something else.
     pub async fn arrived(&mut self) -> Result<(), SandboxError> {
-        let failed = |error| SandboxError::io(Stage::Program, "waiting for a program that was started ahead", error);
-        self.pipes.arrived().await.map_err(failed)
+        self.pipes.arrived().await.map_err(|error| self.pipes.too_early(&error.to_string()))
     }
 
     /// Whether it still waits.

@@ -4,6 +4,7 @@
 use rustix::process::Resource;
 use serde::Serialize;
 
+use crate::failure::ENTER_STEP;
 use crate::filter::seccomp::Instruction;
 use crate::plan::WORKSPACE;
 use crate::sys::calls::{LEND, ORPHAN};
@@ -70,7 +71,7 @@ fn lend(number: i64) -> Step {
 }
 
 fn setns(namespace: &'static str, kind: libc::c_int) -> Step {
-    step("namespaces", libc::SYS_setns, vec![Named(namespace), Number(kind.into())])
+    step(ENTER_STEP, libc::SYS_setns, vec![Named(namespace), Number(kind.into())])
 }
 
 fn prctl(name: &'static str, option: libc::c_int, second: i64, third: i64) -> Step {

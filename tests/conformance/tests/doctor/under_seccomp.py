@@ -2,6 +2,7 @@
 
     under_seccomp.py refuse-namespaces PROGRAM…   what makes namespaces and mounts fails with EPERM, as Docker's filter has it
     under_seccomp.py refuse-clone3 PROGRAM…       clone3(2) is not there (ENOSYS), as Docker's filter has it
+    under_seccomp.py refuse-entering PROGRAM…     setns(2) fails with EPERM
     under_seccomp.py refuse-accounting PROGRAM…   acct(2) does, which nobody needs: a filter that is in nobody's way
     under_seccomp.py fsync-takes MS PROGRAM…      every fsync(2) takes so much longer
 
@@ -103,6 +104,8 @@ if __name__ == "__main__":
         refuse_namespaces()
     elif what == "refuse-clone3":
         install(returning(ERRNO | ENOSYS, "clone3"))
+    elif what == "refuse-entering":
+        install(returning(ERRNO | EPERM, "setns"))
     elif what == "refuse-accounting":
         install(returning(ERRNO | EPERM, "acct"))
     else:

@@ -261,3 +261,48 @@ fn assert_named(service: &Service, module: &str) {
     let said = lines(service);
     assert_eq!(said.len(), 1, "{said:?}");
 }
+
+/// What the service says of a language in which nothing can be made ahead.
+#[track_caller]
+fn says_why(service: &Service, language: &str) -> String {
+    let begin = format!("Nothing could be made ahead for {language}, executions start cold: ");
+    wait_until("it is told", 20, || service.log().contains(&begin));
+    let log = service.log();
+    log.lines().find_map(|line| line.split_once(&begin)).expect("a line").1.to_owned()
+}
+
+#[test]
+fn where_forks_may_not_enter_sandboxes_the_log_says_so_and_what_to_do() {
+    if !is_root("where_forks_may_not_enter_sandboxes_the_log_says_so_and_what_to_do") {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/under_seccomp.py");
+    let outer = ["/usr/bin/python3", script, "refuse-entering"];
+    let service = Service::started_by(&outer, Home::new(), &[("ISOLATION", "native")]);
+    let why = says_why(&service, "python");
+    assert!(why.contains("entering the namespaces of a sandbox that stands (setns): Operation not permitted"), "{why}");
+    assert!(why.contains("seccomp=deploy/profiles/seccomp.json"), "{why}");
+    // It is slower, and no more.
+    assert_completed(&service.run("python", "print(1)"));
+}
+
+#[test]
+fn an_interpreter_that_ends_before_its_time_is_told_with_its_last_words() {
+    if !is_root("an_interpreter_that_ends_before_its_time_is_told_with_its_last_words") {
+        return;
+    }
+    let home = Home::new();
+    let node =
+        "#!/bin/sh\ncase \"$*\" in *process.versions*) exec node \"$@\" ;; esac\necho 'no such engine' >&2\nexit 3\n";
+    let node = home.write("node", node);
+    // A temporary folder can't be shown to sandboxes.
+    let script = format!(
+        "set -e; mount -t tmpfs none /opt; install -D {} /opt/engine/bin/node; chmod 755 /opt; exec \"$@\"",
+        node.display()
+    );
+    let outer = ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh"];
+    let service = Service::started_by(&outer, home, &[("NODE_PATH_BIN", "/opt/engine/bin/node")]);
+    let why = says_why(&service, "javascript");
+    let told = "a program that was started ahead ended before it was ready (exit status: 3; it said: no such engine)";
+    assert!(why.contains(told) && why.contains("doctor"), "{why}");
+}

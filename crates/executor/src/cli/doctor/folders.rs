@@ -104,7 +104,7 @@ pub(super) fn plain(error: &std::io::Error) -> String {
 }
 
 /// The path itself, or the nearest folder above it that is there.
-pub(super) fn existing(path: &Path) -> &Path {
+pub(in crate::cli) fn existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"))
 }
 

@@ -67,7 +67,9 @@ pub(in crate::cli) async fn running_service(address: SocketAddr) -> Option<Resul
     if body["error_code"].as_str().is_some_and(|code| code.starts_with("Executor.")) {
         return Some(Ok(()));
     }
-    let ours = body["isolation"].is_string() && body["active_executions"].is_number();
+    // One that waits for room to start says nothing of isolation.
+    let is_told = body["isolation"].is_string() || body["status"] == "unhealthy";
+    let ours = is_told && body["active_executions"].is_number();
     ours.then(|| match body["status"].as_str() {
         Some("healthy") => Ok(()),
         _ => Err(body["reason"].as_str().unwrap_or("it gives no reason").to_owned()),

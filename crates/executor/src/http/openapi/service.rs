@@ -62,7 +62,11 @@ pub struct Health {
     reason: String,
     /// The service's version.
     version: String,
+    /// Not there while the service waits for room on a disk to start.
+    #[schema(required = false)]
     isolation: Isolation,
+    /// As `isolation`.
+    #[schema(required = false)]
     isolation_details: IsolationSummary,
     platform: Platform,
     /// Since the service started, seconds.
