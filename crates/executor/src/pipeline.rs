@@ -221,6 +221,7 @@ impl Executor {
             *last = Some(Instant::now());
         }
         let (left, stay) = tenancy.leave().await;
+        metrics::wrote(outcome.stdout.total, outcome.stderr.total);
         let metrics = Metrics::new(&outcome, waited, startup);
         let leftovers = Leftovers { _remains: remains, _workspace: workspace, _stay: stay };
         let size = [&outcome.stdout, &outcome.stderr, &outcome.result].iter().map(|captured| captured.kept.len()).sum();
