@@ -112,6 +112,7 @@ settings! {
         /// Memory of all its processes together, in MiB.
         MAX_MEMORY_MB => max_memory_mb: u64 = "512", rule::whole(16..=16_777_216), "MB";
         /// CPU time per wall-clock time: 1.5 is one core and a half.
+        /// A container without cgroups of its own bounds no CPU: see limits.enforcement in /info.
         MAX_CPU_CORES => max_cpu_cores: f64 = "1", rule::decimal(0.01..=1024.0), "CORES";
         /// Processes and threads.
         MAX_PROCESSES => max_processes: u32 = "128", rule::whole(1..=4_194_304), "COUNT";
