@@ -725,8 +725,13 @@ fn a_foreign_host_is_refused_on_loopback() {
             response.assert_error(403, "Executor.ForbiddenHost");
         }
     }
-    let response = service.raw(b"GET /info HTTP/1.1\r\n\r\n").expect("an answer");
-    assert!([400, 403].contains(&response.status), "{}", response.status);
+    let raw = |head: &str| service.raw(format!("{head}\r\n\r\n").as_bytes()).expect("an answer").status;
+    assert_eq!(raw("GET http://localhost/info HTTP/1.1\r\nHost: localhost"), 200);
+    assert_eq!(raw("GET /info HTTP/1.1\r\nHost: localhost\r\nHost: evil.example"), 403);
+    assert_eq!(raw("GET /info HTTP/1.1\r\nHost: evil.example\r\nHost: localhost"), 403);
+    assert_eq!(raw("GET http://evil.example/info HTTP/1.1\r\nHost: localhost"), 403);
+    let nameless = raw("GET /info HTTP/1.1");
+    assert!([400, 403].contains(&nameless), "{nameless}");
 }
 
 #[test]

@@ -136,11 +136,13 @@ fn is_listed(service: &Service, origin: &HeaderValue) -> bool {
     service.config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
-/// Whether the request is for a host that may be meant.
+/// Whether the request is for a host that may be meant: each that it names, if it names several, since who stands in front may go by
+/// any of them (RFC 9112, 3.2).
 pub(super) fn names_host(rule: &HostRule, request: &Request) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or(request.uri().authority().map(|authority| authority.as_str()));
-    *rule == HostRule::Any || host.is_some_and(|host| rule.allows(host))
+    let authority = request.uri().authority().map(|authority| Some(authority.as_str()));
+    let hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().ok());
+    let mut hosts = hosts.chain(authority).peekable();
+    *rule == HostRule::Any || (hosts.peek().is_some() && hosts.all(|host| host.is_some_and(|host| rule.allows(host))))
 }
 
 fn admit(service: &Service, request: &Request) -> Result<(), Problem> {
