@@ -19,6 +19,9 @@ const SESSIONS: usize = 6;
 /// One execution of this many sleeps past its timeout of a second.
 const TIMEOUT_EVERY: usize = 50;
 const SHOWN: usize = 10;
+/// Clients of [`read`], and how often each reads.
+const READERS: usize = 16;
+const READS: usize = 20;
 
 /// A program and how it must end: the kind of its error, or none when it completes.
 struct Case(&'static str, &'static str, Option<&'static str>);
@@ -54,6 +57,7 @@ pub fn run(executions: usize) -> Result<bool> {
 
     progress("warming up");
     load(&service, 0..WARM_UP)?;
+    read(&service);
     let before = Held::settled(&service, &instance);
     progress(&format!("{executions} executions"));
     let start = Instant::now();
@@ -91,6 +95,16 @@ fn load(service: &Service, numbers: Range<usize>) -> Result<(Vec<Duration>, Vec<
         }
         Ok((times, wrong))
     })
+}
+
+/// Reads from the store, many at once, so that it has opened all the connections that it keeps: how many a load of large answers opens
+/// is chance.
+fn read(service: &Service) {
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| (0..READS).for_each(|_| drop(service.get("/executions?limit=100"))));
+        }
+    });
 }
 
 /// What became of an execution; how it ended, if otherwise than it must.
