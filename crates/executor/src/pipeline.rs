@@ -22,7 +22,7 @@ use sandbox::{Isolation, Prepared, Remains};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::stand::Site;
+use self::stand::{Site, files_bytes};
 use crate::admission::request::ExecuteRequest;
 use crate::answer::{Answer, Leftovers, Metrics};
 use crate::offload::offload;
@@ -206,7 +206,10 @@ impl Executor {
             None => {
                 let prepared = match prepared {
                     Some(prepared) => prepared,
-                    None => self.new_sandbox(&workspace, &request, &limits, None, packages.as_deref()).await?,
+                    None => {
+                        let bytes = files_bytes(&request);
+                        self.sandbox(&workspace, bytes, limits.clone(), None, packages.as_deref()).await?
+                    }
                 };
                 self.run_cold(prepared, &request, &interpreter, &limits, came, (live, tenancy.ended(&stop))).await?
             }

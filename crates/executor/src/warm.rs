@@ -41,6 +41,7 @@ struct Pace {
     look: Duration,
     calm: Duration,
 }
+
 /// Where one execution will run.
 pub struct Stand {
     /// Its workspace.

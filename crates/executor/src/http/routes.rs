@@ -127,7 +127,7 @@ pub struct RequestId(pub String);
 
 /// The client's id if it has the form of one, otherwise one of ours.
 pub(super) fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_id(id));
     given.map_or_else(|| format!("req-{:016x}", random()), str::to_owned)
 }
 

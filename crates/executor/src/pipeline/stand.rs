@@ -101,26 +101,30 @@ impl Executor {
         walls: Option<Arc<Walls>>,
         packages: Option<Arc<Layer>>,
     ) -> Result<Stand, Failed> {
-        let prepared = self.new_sandbox(&workspace, request, limits, walls, packages.as_deref()).await?;
+        let sandbox = self.sandbox(&workspace, files_bytes(request), limits.clone(), walls, packages.as_deref());
+        let prepared = sandbox.await?;
         Ok(Stand { workspace, packages, body: Body::Sandbox(prepared) })
     }
 
-    /// A sandbox alone.
-    pub(super) async fn new_sandbox(
+    /// A sandbox with this workspace and these packages.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub async fn sandbox(
         &self,
         workspace: &Workspace,
-        request: &ExecuteRequest,
-        limits: &Limits,
+        files_bytes: u64,
+        limits: Limits,
         walls: Option<Arc<Walls>>,
         packages: Option<&Layer>,
     ) -> Result<Prepared, Failed> {
-        let policy = self.policy(workspace, files_bytes(request), limits.clone(), walls, packages)?;
+        let policy = self.policy(workspace, files_bytes, limits, walls, packages)?;
         let prepared = self.isolation.prepare(&self.ground, &policy).await?;
         self.lacks.get_or_init(|| prepared.lacks());
         Ok(prepared)
     }
 
-    /// What a sandbox with this workspace and these packages is made by.
+    /// What such a sandbox is made by.
     ///
     /// # Errors
     /// The packages can't be opened.
@@ -167,6 +171,6 @@ impl Executor {
 }
 
 /// Room for files of ours in its sandbox.
-fn files_bytes(request: &ExecuteRequest) -> u64 {
+pub(super) fn files_bytes(request: &ExecuteRequest) -> u64 {
     (request.code.len() + request.event.get().len()) as u64 + MIB
 }

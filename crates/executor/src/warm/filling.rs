@@ -125,9 +125,7 @@ impl Executor {
         let Some(limits) = self.warm.limits.clone() else {
             return Err(Failed::Language("nothing is made ahead".into()));
         };
-        let policy = self.policy(&workspace, FILES_BYTES, limits.clone(), walls, packages.as_deref())?;
-        let prepared = self.isolation.prepare(&self.ground, &policy).await?;
-        self.lacks.get_or_init(|| prepared.lacks());
+        let prepared = self.sandbox(&workspace, FILES_BYTES, limits.clone(), walls, packages.as_deref()).await?;
         if language == Language::Shell {
             return Ok(Stand { workspace, packages, body: Body::Sandbox(prepared) });
         }
