@@ -65,11 +65,18 @@ const CLONE: &[Check] = &[Check::only(0, 0x7e02_0000, &[0], EPERM)];
 
 /// ioctl_tty(2): TIOCSTI types into a terminal and TIOCLINUX pastes into a console, both as
 /// whoever sits there (CVE-2017-5226, CVE-2023-28100); TIOCSETD loads line disciplines. Devices
-/// answer for the rest, and there are hardly any devices. Then FS_IOC_RESVSP, FS_IOC_RESVSP64 and
-/// FS_IOC_ZERO_RANGE, which are fallocate by another name, see below.
+/// answer for the rest, and there are hardly any devices. Then what is fallocate by another name, see
+/// below: XFS_IOC_ALLOCSP and ALLOCSP64 (until Linux 5.17), FS_IOC_RESVSP and RESVSP64,
+/// FS_IOC_ZERO_RANGE; and FS_IOC_FSSETXATTR, by which each first byte of a file takes a gigabyte on
+/// XFS (an extent size hint).
 const IOCTL: &[Check] = &[
     Check::none(1, u32::MAX, &[0x5412, 0x541c, 0x5423], EPERM),
-    Check::none(1, u32::MAX, &[0x4030_5828, 0x4030_582a, 0x4030_5839], EOPNOTSUPP),
+    Check::none(
+        1,
+        u32::MAX,
+        &[0x4030_580a, 0x4030_5824, 0x4030_5828, 0x4030_582a, 0x4030_5839, 0x401c_5820],
+        EOPNOTSUPP,
+    ),
 ];
 
 /// fallocate(2): gives room back (FALLOC_FL_PUNCH_HOLE with KEEP_SIZE, 3), and takes none. One call

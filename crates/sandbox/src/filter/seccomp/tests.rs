@@ -183,12 +183,12 @@ fn room_is_given_back_and_never_taken_at_once() {
     for mode in [0, 1, 8, 0x10, 0x11, 0x20, 0x40, JUNK, 1 | JUNK] {
         on_each("fallocate", &[(1, mode)], UNSUPPORTED);
     }
-    for request in [0x4030_5828, 0x4030_582a, 0x4030_5839] {
+    for request in [0x4030_580a, 0x4030_5824, 0x4030_5828, 0x4030_582a, 0x4030_5839, 0x401c_5820] {
         on_each("ioctl", &[(1, request)], UNSUPPORTED);
         on_each("ioctl", &[(1, request | JUNK)], UNSUPPORTED);
     }
-    // FS_IOC_UNRESVSP, FS_IOC_UNRESVSP64.
-    for request in [0x4030_5829, 0x4030_582b] {
+    // FS_IOC_UNRESVSP, FS_IOC_UNRESVSP64, FS_IOC_FSGETXATTR.
+    for request in [0x4030_5829, 0x4030_582b, 0x801c_581f] {
         on_each("ioctl", &[(1, request)], ALLOW);
     }
 }
